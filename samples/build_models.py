@@ -1,4 +1,5 @@
-"""Write the generated sample models: `python samples/build_models.py` fills samples/generated/.
+"""Write the generated sample models: `python samples/build_models.py` fills samples/generated/,
+`python samples/build_models.py FOLDER` another folder.
 
 Architectures that people export from PyTorch, with small random weights and no PyTorch needed. Every run
 writes the same bytes.
@@ -6,6 +7,7 @@ writes the same bytes.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import onnx
@@ -34,4 +36,4 @@ def main(folder: Path = GENERATED) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(Path, sys.argv[1:2]))

@@ -3,8 +3,8 @@
 That means: weights named after the module that owns them, nodes and values named after the module that ran
 them (`/encoder/layer.0/attention/self/MatMul_1` makes `…/MatMul_1_output_0`), every number a Constant node,
 and every size that the Python code read from a tensor a tower of Shape, Gather, Unsqueeze and Concat in front
-of a Reshape. Layer normalisation and GELU are spelled out in elementary operators, as in models exported at an
-older opset or written by hand, although opset 17 has LayerNormalization: the harder form for a compiler.
+of a Reshape. Layer normalisation and GELU are spelled out in elementary operators, as in models exported at
+an older opset or written by hand, although opset 17 has LayerNormalization: the harder form for a compiler.
 """
 
 from __future__ import annotations
