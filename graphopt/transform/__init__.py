@@ -1,0 +1,22 @@
+"""Passes, rules, the drivers that apply them, and the report of what they did."""
+
+from __future__ import annotations
+
+from graphopt.transform.base import Changes, Exactness, Pass
+from graphopt.transform.pipeline import Instrument, PassRecord, Pipeline, Report
+from graphopt.transform.rule import NoMatch, Rewriter, Rule, RulePass, rule
+
+__all__ = [
+    "Changes",
+    "Exactness",
+    "Instrument",
+    "NoMatch",
+    "Pass",
+    "PassRecord",
+    "Pipeline",
+    "Report",
+    "Rewriter",
+    "Rule",
+    "RulePass",
+    "rule",
+]

@@ -1,0 +1,313 @@
+"""Pipelines: passes in order, as text or as objects, with instruments and a report."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+import time
+import types
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import onnx_ir.passes
+
+from graphopt.errors import GraphoptError, PassError, UsageError
+from graphopt.ir import ExternalTensor, Model
+from graphopt.transform.base import Changes, Exactness, Pass
+
+
+@dataclasses.dataclass
+class PassRecord:
+    """One pass of one pipeline run, as it went.
+
+    Attributes:
+        name: pipeline text of the pass, options included.
+        seconds: wall time.
+        nodes_before, nodes_after: nodes in all graphs, nested ones included.
+        bytes_before, bytes_after: bytes of all initializers.
+        counts: how often each rule or change was applied.
+        declined: the reasons why candidates were left alone, with their number.
+        rolled_back: why the pass was undone, or None.
+    """
+
+    name: str
+    exactness: str
+    seconds: float
+    nodes_before: int
+    nodes_after: int
+    bytes_before: int
+    bytes_after: int
+    modified: bool
+    counts: dict[str, int]
+    declined: dict[str, int]
+    rule_seconds: dict[str, float]
+    rolled_back: str | None = None
+
+
+@dataclasses.dataclass
+class Report:
+    """What a pipeline did to a model, pass by pass."""
+
+    passes: list[PassRecord] = dataclasses.field(default_factory=list)
+    nodes_before: int = 0
+    nodes_after: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all passes."""
+        return sum(record.seconds for record in self.passes)
+
+    @property
+    def exactness(self) -> Exactness:
+        """The loosest exactness among the passes that changed the model."""
+        order = [Exactness.BIT_EXACT, Exactness.REASSOCIATES, Exactness.LOSSY]
+        used = [Exactness(r.exactness) for r in self.passes if r.modified and r.rolled_back is None]
+        return max(used, key=order.index, default=Exactness.BIT_EXACT)
+
+    def to_json(self, *, times: bool = True) -> dict[str, Any]:
+        """The report as a JSON-ready dict (schema ``graphopt.report/1``).
+
+        Args:
+            times: leave out wall times, so that equal work gives equal bytes.
+        """
+        rows = []
+        for record in self.passes:
+            row = dataclasses.asdict(record)
+            if not times:
+                del row["seconds"], row["rule_seconds"]
+            rows.append(row)
+        return {
+            "schema": "graphopt.report/1",
+            "nodes_before": self.nodes_before,
+            "nodes_after": self.nodes_after,
+            "bytes_before": self.bytes_before,
+            "bytes_after": self.bytes_after,
+            "exactness": self.exactness.value,
+            **({"seconds": self.seconds} if times else {}),
+            "passes": rows,
+        }
+
+
+class Instrument(Protocol):
+    """Something that watches a pipeline run: progress, dumps, timing."""
+
+    def before_pass(self, index: int, total: int, pass_: onnx_ir.passes.PassBase, model: Model) -> None:
+        """Called before each pass."""
+
+    def after_pass(self, index: int, total: int, record: PassRecord, model: Model) -> None:
+        """Called after each pass, also when it was rolled back."""
+
+
+Checker = Callable[[Model, Model, onnx_ir.passes.PassBase], str | None]
+"""Given the model before and after a pass: None when they agree, else what is different."""
+
+
+class Pipeline:
+    """Passes in order. Any onnx-ir pass fits in beside graphopt's own."""
+
+    def __init__(self, passes: Sequence[onnx_ir.passes.PassBase] | str = ()) -> None:
+        self.passes: tuple[onnx_ir.passes.PassBase, ...] = (
+            tuple(parse_pipeline(passes)) if isinstance(passes, str) else tuple(passes)
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> Pipeline:
+        """The pipeline that `text` describes, such as ``fold-constants{max-bytes=64K},fuse-conv-bn``."""
+        return cls(text)
+
+    def __str__(self) -> str:
+        return ",".join(str(p) if isinstance(p, Pass) else type(p).__name__ for p in self.passes)
+
+    def __iter__(self) -> Iterator[onnx_ir.passes.PassBase]:
+        return iter(self.passes)
+
+    def __len__(self) -> int:
+        return len(self.passes)
+
+    def run(
+        self, model: Model, *, instruments: Sequence[Instrument] = (), check: Checker | None = None
+    ) -> tuple[Model, Report]:
+        """Run every pass on `model` in place.
+
+        Args:
+            check: compares the model before and after each pass; a pass that it faults is rolled
+                back and named in the report. Costs a copy of the graph for each pass.
+
+        Returns:
+            The model (another object only if a pass was rolled back or is functional) and the report.
+
+        Raises:
+            PassError: a pass raised; the pass is named.
+        """
+        nodes, size = count_nodes(model), initializer_bytes(model)
+        report = Report(nodes_before=nodes, bytes_before=size)
+        for index, pass_ in enumerate(self.passes):
+            for instrument in instruments:
+                instrument.before_pass(index, len(self.passes), pass_, model)
+            before = model.clone() if check is not None else None
+            started = time.perf_counter()
+            model, changes = _run_pass(pass_, model)
+            seconds = time.perf_counter() - started
+            fault = (
+                check(before, model, pass_)
+                if check is not None and before is not None and changes.modified
+                else None
+            )
+            if fault is not None and before is not None:
+                model = before
+            nodes_after, size_after = (
+                (count_nodes(model), initializer_bytes(model)) if changes.modified else (nodes, size)
+            )
+            record = PassRecord(
+                name=str(pass_) if isinstance(pass_, Pass) else type(pass_).__name__,
+                exactness=_exactness(pass_).value,
+                seconds=seconds,
+                nodes_before=nodes,
+                nodes_after=nodes_after,
+                bytes_before=size,
+                bytes_after=size_after,
+                modified=changes.modified,
+                counts=dict(sorted(changes.counts.items())),
+                declined=dict(sorted(changes.declined.items())),
+                rule_seconds=changes.seconds,
+                rolled_back=fault,
+            )
+            nodes, size = nodes_after, size_after
+            report.passes.append(record)
+            for instrument in instruments:
+                instrument.after_pass(index, len(self.passes), record, model)
+        report.nodes_after, report.bytes_after = nodes, size
+        return model, report
+
+
+def _exactness(pass_: onnx_ir.passes.PassBase) -> Exactness:
+    return pass_.exactness if isinstance(pass_, Pass) else Exactness.REASSOCIATES
+
+
+def _run_pass(pass_: onnx_ir.passes.PassBase, model: Model) -> tuple[Model, Changes]:
+    try:
+        if isinstance(pass_, Pass):
+            return model, pass_.run(model)
+        result = pass_(model)
+        return result.model, Changes(changes_counter(result.modified))
+    except GraphoptError as error:
+        raise PassError(
+            "GO301",
+            f"the pass {pass_} failed: {error}",
+            next_step="Leave it out with --pipeline, and report this.",
+        ) from error
+    except RecursionError as error:
+        raise PassError("GO301", f"the pass {pass_} met nesting that is too deep") from error
+
+
+def changes_counter(modified: bool) -> Any:
+    """The count record of a foreign pass, which only says whether it changed anything."""
+    from collections import Counter
+
+    return Counter({"changed": 1} if modified else {})
+
+
+def count_nodes(model: Model) -> int:
+    """Nodes in the main graph and every nested one."""
+    return sum(1 for _ in model.graph.all_nodes())
+
+
+def initializer_bytes(model: Model) -> int:
+    """Bytes of all initializers, without reading them."""
+    return sum(
+        value.const_value.nbytes
+        if not isinstance(value.const_value, ExternalTensor)
+        else (value.const_value.length or value.const_value.nbytes)
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if value.const_value is not None and value.const_value.dtype.name != "STRING"
+    )
+
+
+_ITEM = re.compile(r"\s*([A-Za-z][\w-]*)\s*(?:\{((?:[^{}\"]|\"(?:[^\"\\]|\\.)*\")*)\})?\s*(?:,|$)")
+_OPTION = re.compile(r"\s*([A-Za-z][\w-]*)\s*=\s*(\"(?:[^\"\\]|\\.)*\"|[^\s,\"]+)\s*,?")
+
+
+def parse_pipeline(text: str) -> list[Pass]:
+    """The passes that `text` names: ``name{option=value other=value},name``.
+
+    Sizes may be written ``64K``, ``10M``. Raises UsageError (GO303) with the position and the choices.
+    """
+    find = importlib.import_module("graphopt.passes").find
+    passes: list[Pass] = []
+    position = 0
+    while position < len(text):
+        match = _ITEM.match(text, position)
+        if match is None:
+            raise UsageError(
+                "GO303",
+                "the pipeline text cannot be parsed",
+                where=f"character {position + 1}",
+                found=repr(text[position : position + 30]),
+                expected="name{option=value},name,…",
+            )
+        cls = find(match.group(1))
+        options = _parse_options(cls, match.group(2) or "")
+        passes.append(cls(**options))
+        position = match.end()
+    return passes
+
+
+def _parse_options(cls: type[Pass], text: str) -> dict[str, Any]:
+    fields = {f.name.replace("_", "-"): f for f in cls.options()}
+    hints = typing.get_type_hints(cls)
+    options: dict[str, Any] = {}
+    position = 0
+    while position < len(text.rstrip()):
+        match = _OPTION.match(text, position)
+        if match is None:
+            raise UsageError(
+                "GO303",
+                "the options cannot be parsed",
+                where=cls.pass_name(),
+                found=repr(text),
+                expected="option=value",
+            )
+        name, raw = match.group(1), match.group(2)
+        if raw.startswith('"'):
+            raw = re.sub(r"\\(.)", r"\1", raw[1:-1])
+        field = fields.get(name)
+        if field is None:
+            raise UsageError(
+                "GO303",
+                f"the pass {cls.pass_name()} has no option {name!r}",
+                expected=", ".join(fields) or "no options",
+            )
+        options[field.name] = _convert(raw, hints[field.name], f"{cls.pass_name()}{{{name}}}")
+        position = match.end()
+    return options
+
+
+def _convert(text: str, hint: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if text == "none" and type(None) in args:
+            return None
+        hint = next(a for a in args if a is not type(None))
+        return _convert(text, hint, where)
+    if origin is tuple:
+        return tuple(_convert(part, args[0], where) for part in text.split(":") if part)
+    try:
+        if hint is bool:
+            return {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}[
+                text.lower()
+            ]
+        if hint is int:
+            scale = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1:].upper(), 1)
+            return int(text[:-1]) * scale if scale > 1 else int(text)
+        if hint is float:
+            return float(text)
+    except (KeyError, ValueError) as error:
+        raise UsageError(
+            "GO303", "a wrong option value", where=where, found=repr(text), expected=hint.__name__
+        ) from error
+    return text

@@ -1,0 +1,1 @@
+"""The XLA lowering: ONNX operators as JAX, StableHLO for any XLA device, executables for TPU."""
