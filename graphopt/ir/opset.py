@@ -206,6 +206,8 @@ def _draft(node: Node, opset: int, to: int, plan: Plan) -> Draft | None:
             _check_compatible(node, node.op_type, version)
         return None
     draft = Draft.of(node, opset, plan)
+    if not known.min_input <= len(node.inputs) <= known.max_input:
+        raise draft.error("the number of inputs is wrong", found=len(node.inputs), expected=known.min_input)
     _raise_to(draft, to)
     return draft
 

@@ -189,7 +189,7 @@ def resize_11(draft: Draft) -> None:
     """
     data, scales = draft.input(0), draft.input(1)
     nearest_mode = "floor"
-    if "mode" not in draft.attributes or draft.attributes["mode"].as_string() == "nearest":
+    if draft.text("mode", "nearest") == "nearest":
         factors = constant(scales, max_elements=MAX_SCALES)
         if factors is None:
             one = draft.constant("one", np.ones(1, np.float32))
@@ -228,16 +228,13 @@ def resize_13(draft: Draft) -> None:
             draft.inputs = draft.inputs[:3]
         else:
             draft.set_input(2, None)
-    mode = draft.attributes.get("coordinate_transformation_mode")
-    if mode is None or mode.as_string() != "tf_half_pixel_for_nn":
+    if draft.text("coordinate_transformation_mode", "half_pixel") != "tf_half_pixel_for_nn":
         return
-    interpolation = draft.attributes.get("mode")
-    rounding = draft.attributes.get("nearest_mode")
-    before = "round_prefer_floor" if rounding is None else rounding.as_string()
-    after = {"floor": "round_prefer_ceil", "round_prefer_floor": "ceil"}.get(before)
-    if after is None or (interpolation is not None and interpolation.as_string() != "nearest"):
+    rounding = draft.text("nearest_mode", "round_prefer_floor")
+    equal = {"floor": "round_prefer_ceil", "round_prefer_floor": "ceil"}.get(rounding)
+    if equal is None or draft.text("mode", "nearest") != "nearest":
         raise draft.error("coordinate_transformation_mode 'tf_half_pixel_for_nn' has no equal in Resize-13")
-    draft.set(coordinate_transformation_mode="half_pixel", nearest_mode=after)
+    draft.set(coordinate_transformation_mode="half_pixel", nearest_mode=equal)
 
 
 # Softmax and its kin over a matrix.

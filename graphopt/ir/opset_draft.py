@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 import onnx.defs
+import onnx_ir.convenience
 
 from graphopt.errors import ModelError
-from graphopt.ir import Attr, AttributeType, DataType, Graph, Node, Shape, TensorType, Value, tensor
+from graphopt.ir import Attr, AttributeType, DataType, Graph, Node, Shape, Tensor, TensorType, Value
 from graphopt.ir.edit import Namer, make_node
+
+_ELEMENT_TYPE_NUMBERS = frozenset(member.value for member in DataType)
 
 
 @functools.cache
@@ -64,11 +67,13 @@ class ElementTypes:
         node = value.producer()
         if node is None or node.domain:
             return None
-        if node.op_type == "Cast" and (to := node.attributes.get("to")) is not None:
-            return DataType(to.as_int())
-        if node.op_type == "Constant" and (data := node.attributes.get("value")) is not None:
-            return data.as_tensor().dtype
-        return None
+        name, type_ = ("to", AttributeType.INT) if node.op_type == "Cast" else ("value", AttributeType.TENSOR)
+        attr = node.attributes.get(name)
+        if node.op_type not in ("Cast", "Constant") or attr is None or attr.is_ref() or attr.type != type_:
+            return None
+        if node.op_type == "Constant":
+            return attr.as_tensor().dtype
+        return DataType(attr.value) if attr.value in _ELEMENT_TYPE_NUMBERS else None
 
     def _input_of_same_type(self, value: Value) -> Value | None:
         node, index = value.producer(), value.index()
@@ -150,8 +155,22 @@ class Draft:
 
     def set(self, **attributes: Any) -> None:
         """Set attributes from plain Python values."""
-        made = make_node(self.op_type, [], attributes, name="", output_names=[])
-        self.attributes.update(made.attributes)
+        for name, value in attributes.items():
+            attr = value if isinstance(value, Attr) else onnx_ir.convenience.convert_attribute(name, value)
+            self.attributes[name] = attr
+
+    def text(self, name: str, default: str) -> str:
+        """String attribute `name`, which stays, or `default` where it is absent.
+
+        Raises:
+            ModelError: GO109 if the attribute is not a string.
+        """
+        attr = self.attributes.get(name)
+        if attr is None:
+            return default
+        value = self.take(name, AttributeType.STRING)
+        self.attributes[name] = attr
+        return str(value)
 
     def set_input(self, index: int, value: Value | None) -> None:
         """Set input `index`, leaving the optional inputs between it and the last one empty."""
@@ -169,8 +188,9 @@ class Draft:
     def constant(self, suffix: str, data: np.ndarray) -> Value:
         """A new initializer of the node's graph, named after the node."""
         name = self.plan.namer.value(self.stem(suffix))
-        held = tensor(data, name=name)
-        value = Value(name=name, shape=Shape(data.shape), type=TensorType(held.dtype), const_value=held)
+        dtype = DataType.from_numpy(data.dtype)
+        held = Tensor(data, dtype, name=name)
+        value = Value(name=name, shape=Shape(data.shape), type=TensorType(dtype), const_value=held)
         graph = self.origin.graph
         assert graph is not None
         self.plan.constants.append((graph, value))

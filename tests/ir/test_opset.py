@@ -526,13 +526,24 @@ def test_models_at_or_above_the_target_stay_as_they_are() -> None:
 
 def test_upgrading_in_two_steps_is_upgrading_once() -> None:
     for case in CASES:
-        if case.version < 18 and case.op != "Scan":
+        if case.version < 18:
             once = onnx_ir.from_proto(case.plain())
             twice = onnx_ir.from_proto(case.plain())
             upgrade(once, 21)
             upgrade(twice, 18)
             upgrade(twice, 21)
             assert onnx_ir.to_proto(once) == onnx_ir.to_proto(twice), case
+
+
+def test_outputs_without_a_name_do_not_train() -> None:
+    model = Case("BatchNormalization", 9, [BATCH, *PER_CHANNEL], outputs=5, used=1).plain()
+    trained = upgraded(model, 18)
+    assert [a.name for a in trained.graph.node[0].attribute] == ["training_mode"]
+    assert list(trained.graph.node[0].output) == ["y0", "y1", "y2"]
+    model.graph.node[0].output[1:] = [""] * 4
+    inferred = upgraded(model, 18)
+    assert not inferred.graph.node[0].attribute
+    assert list(inferred.graph.node[0].output) == ["y0"]
 
 
 def test_ai_onnx_is_the_default_domain() -> None:
@@ -619,12 +630,17 @@ def bad_nodes() -> dict[str, onnx.ModelProto]:
         num_scan_inputs=1,
         body=scan_8_body(),
     )
+    no_inputs = Case("BatchNormalization", 7, [BATCH, *PER_POSITION], spatial=0).plain()
+    del no_inputs.graph.node[0].input[:]
     return {
         "no such operator": Case("Affine", 7, [X], alpha=1.0).plain(),
         "operator of a later opset": Case("Gelu", 11, [X]).plain(),
         "operator removed before": Case("Upsample", 11, [IMAGE, scales(2, 2)]).plain(),
         "attribute missing": Case("Unsqueeze", 11, [X]).plain(),
         "attribute of another type": Case("Squeeze", 11, [X], axes=[0.5]).plain(),
+        "mode of another type": Case("Resize", 10, [IMAGE, scales(2, 2)], mode=1).plain(),
+        "inputs missing": no_inputs,
+        "too many inputs": Case("Clip", 9, [X, X], max=1.0).plain(),
         "negative k": Case("TopK", 9, [X], outputs=2, k=-1).plain(),
         "lengths differ": Case("Slice", 9, [X], starts=[0], ends=[1, 2]).plain(),
         "mask used": Case("Dropout", 7, [X], outputs=2).plain(),
