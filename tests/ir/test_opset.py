@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -370,7 +369,7 @@ def test_results_stay_the_same_by_the_reference(case: Case) -> None:
     expected = run_reference(model, case.feeds)
     for info, array in zip(model.graph.output, expected, strict=True):
         info.CopyFrom(value_info(info.name, array))
-    for to in case.targets:
+    for to in (to for to in case.targets if to <= newest_opset()):
         assert_same(run_reference(upgraded(model, to), case.feeds), expected)
 
 
@@ -391,6 +390,7 @@ def single(case: Case, *, to: int) -> tuple[list[str], onnx.ModelProto]:
     return [node.op_type for node in model.graph.node], model
 
 
+@pytest.mark.skipif(newest_opset() < 28, reason="integers are taken up to opset 27")
 def test_logarithms_of_integers_are_truncated() -> None:
     """By ONNX Runtime before; no runtime takes integers any more after, so the reference runs doubles."""
     data = np.array([[3, 70], [12, 9]], np.int32)
@@ -749,7 +749,8 @@ def test_structure_gives_away_most_steps_that_need_an_adapter() -> None:
     silent = {
         (op, version)
         for op, version in ADAPTERS
-        if (older := schema(op, version - 1))
+        if version <= newest_opset()
+        and (older := schema(op, version - 1))
         and (newer := schema(op, version))
         and incompatibility(older, newer) is None
     }
@@ -775,15 +776,13 @@ def test_unknown_steps_are_judged_by_their_structure(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflows that the suite means
 def test_backend_suite_gives_the_same_results() -> None:
     """Every node model of the suite, by ONNX Runtime where it has the operators, else by the reference."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from onnx.backend.test.case.node import collect_testcases
+    from onnx.backend.test.case.node import collect_testcases
 
-        cases = collect_testcases(None)
     compared = collections.Counter[int]()
-    for case in cases:
+    for case in collect_testcases(None):
         imports = {o.domain: o.version for o in case.model.opset_import}
         version = imports.get("", 0)
         if not opset.OLDEST_OPSET <= version < newest_opset() or case.model.functions or not case.data_sets:
