@@ -1,3 +1,53 @@
-"""graphopt: a computation-graph compiler for ONNX models."""
+"""graphopt: a computation-graph compiler for ONNX models.
+
+``graphopt.compile(model, target)`` gives an executable, ``graphopt.optimize(model)`` better ONNX.
+Names are loaded on first use, so that importing graphopt costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "Executable": "graphopt.executable",
+    "GraphoptError": "graphopt.errors",
+    "Model": "graphopt.ir",
+    "NoMatch": "graphopt.transform",
+    "Pass": "graphopt.transform",
+    "Pipeline": "graphopt.transform",
+    "Result": "graphopt.driver",
+    "Target": "graphopt.target",
+    "compile": "graphopt.driver",
+    "load": "graphopt.ir.io",
+    "load_artifact": "graphopt.driver",
+    "optimize": "graphopt.driver",
+    "rule": "graphopt.transform",
+    "save": "graphopt.ir.io",
+    "verify": "graphopt.verification",
+}
+
+__all__ = [*_HOME, "__version__"]
+
+if TYPE_CHECKING:
+    from graphopt.driver import Result, compile, load_artifact, optimize  # noqa: A004
+    from graphopt.errors import GraphoptError
+    from graphopt.executable import Executable
+    from graphopt.ir import Model
+    from graphopt.ir.io import load, save
+    from graphopt.target import Target
+    from graphopt.transform import NoMatch, Pass, Pipeline, rule
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'graphopt' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -187,3 +187,13 @@ def symbolic_shapes(model: Model, constants: Mapping[str, np.ndarray]) -> dict[s
         for v in model.graph.inputs
         if v.shape is not None and v.name not in constants
     }
+
+
+def quiet(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` traced under :func:`settings`, whoever traces it."""
+
+    def traced(*arguments: Any) -> Any:
+        with settings():
+            return function(*arguments)
+
+    return traced

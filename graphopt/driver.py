@@ -1,0 +1,307 @@
+"""The driver: the one place where a pipeline meets a lowering.
+
+:func:`optimize` runs a pipeline and gives back ONNX. :func:`compile` goes on to a target and gives an
+:class:`~graphopt.executable.Executable`, which runs here and saves itself as an artifact.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import onnx_ir.passes
+
+from graphopt.errors import AccuracyError, GraphoptError, UnsupportedError, UsageError
+from graphopt.executable import Executable, lower_onnxruntime, lower_xla
+from graphopt.ir import Model, SymbolicDim
+from graphopt.ir.bind import bind_constants
+from graphopt.ir.check import check_model
+from graphopt.ir.io import load, save
+from graphopt.target import Target
+from graphopt.transform import Exactness, Instrument, Pass, Pipeline, Report
+
+VerifyMode = Literal["each", "end"]
+Dims = Mapping[str, "int | tuple[int, int, int]"]
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+
+
+@dataclasses.dataclass
+class Result:
+    """An optimised model and the report of what was done to it."""
+
+    model: Model
+    report: Report
+    pipeline: str
+
+    def save(self, path: str | os.PathLike[str], **options: Any) -> None:
+        """Write the model as ONNX (weights beside it when they are large)."""
+        save(self.model, path, **options)
+
+
+class Progress(Instrument):
+    """Tells a callback which stage runs: ``say("pass fold-constants", 3, 17)``."""
+
+    def __init__(self, say: Callable[[str, int, int], None]) -> None:
+        self._say = say
+
+    def before_pass(self, index: int, total: int, pass_: onnx_ir.passes.PassBase, model: Model) -> None:
+        """Report the pass that starts."""
+        self._say(
+            f"pass {pass_.pass_name() if isinstance(pass_, Pass) else type(pass_).__name__}", index, total
+        )
+
+    def after_pass(self, index: int, total: int, record: Any, model: Model) -> None:
+        """Nothing to say after a pass."""
+
+
+def optimize(
+    source: Any,
+    target: str | Target | None = None,
+    level: int = 2,
+    pipeline: str | Pipeline | None = None,
+    verify: VerifyMode | None = None,
+    *,
+    shapes: Mapping[str, Sequence[int | str]] | None = None,
+    dims: Dims | None = None,
+    constants: Mapping[str, Any] | None = None,
+    precision: str | None = None,
+    keep_fp32: str | None = None,
+    instruments: Sequence[Instrument] = (),
+    say: Callable[[str, int, int], None] | None = None,
+) -> Result:
+    """Run a pipeline on a model.
+
+    Args:
+        source: what :func:`graphopt.load` takes.
+        target: chooses the preset; None gives standard ONNX that any runtime takes.
+        level: 0 (nothing but what is asked) to 3.
+        pipeline: a pipeline, or its text, instead of the preset.
+        verify: ``each`` compares results around every pass, rolls back one that changes them and names
+            it; ``end`` compares once at the end.
+        shapes: shapes of inputs by name; strings leave a dimension free.
+        dims: sizes of symbolic dimensions by name.
+        constants: inputs that are always the same, by name; they leave the interface.
+        precision: ``bf16`` or ``fp16`` narrow the floating-point computation; the interface stays.
+        keep_fp32: a regular expression on node names that narrowing leaves alone.
+        say: called with (stage, step, steps) as the work goes on.
+
+    Raises:
+        GraphoptError: the model is broken, a name is unknown, or (``end``) the answers changed.
+    """
+    chosen = Target.parse(target) if target is not None else None
+    if verify not in (None, "each", "end"):
+        raise UsageError("GO701", "unknown verify mode", found=repr(verify), expected="each or end")
+    _tell(say, "read the model")
+    model = load(source)
+    bind_constants(model, constants or {})
+    before = model.clone() if verify == "end" else None
+    binding = _binding(model, shapes or {}, dims or {})
+    steps = _pipeline(chosen, level, pipeline, precision, keep_fp32)
+    full = Pipeline([*binding, *steps])
+    watching: list[Instrument] = [*instruments, *([Progress(say)] if say else [])]
+    model, report = full.run(model, instruments=watching, check=_checker() if verify == "each" else None)
+    check_model(model)
+    if before is not None:
+        fault = _difference(before, model, report.exactness)
+        if fault is not None:
+            raise AccuracyError(
+                "GO401",
+                f"the optimised model gives other results: {fault}",
+                next_step="--verify each rolls back and names the pass.",
+            )
+    return Result(model, report, str(full))
+
+
+def compile(  # noqa: A001  (the name is the public API's)
+    source: Any,
+    target: str | Target = "xla-cpu",
+    level: int = 2,
+    shapes: Mapping[str, Sequence[int | str]] | None = None,
+    dims: Dims | None = None,
+    precision: str | None = None,
+    constants: Mapping[str, Any] | None = None,
+    strict: bool = False,
+    *,
+    pipeline: str | Pipeline | None = None,
+    verify: VerifyMode | None = None,
+    keep_fp32: str | None = None,
+    instruments: Sequence[Instrument] = (),
+    say: Callable[[str, int, int], None] | None = None,
+    tick: Callable[[float], None] | None = None,
+) -> Executable:
+    """Compile a model for a target.
+
+    Arguments are those of :func:`optimize`, and:
+
+    Args:
+        target: ``cpu``, ``xla-cpu``, ``cuda``, ``tensorrt``, ``tpu``, ``tpu:v5p:4x4x4``, ….
+        strict: refuse (PolicyError) rather than fall back to the CPU for a part of the model.
+        tick: called with the seconds that a vendor's compiler has been running.
+
+    A model with free dimensions is compiled per shape when it runs; ahead of time (``tpu``) every
+    dimension must be bound by `dims` or `shapes`.
+    """
+    chosen = Target.parse(target)
+    if chosen.kind in ("tensorrt-rtx", "xla-gpu"):
+        raise UnsupportedError(
+            "GO207",
+            f"the target {chosen.kind} is not built yet",
+            next_step="The targets cuda and tensorrt cover NVIDIA GPUs through ONNX Runtime.",
+        )
+    if precision not in (None, *PRECISIONS):
+        raise UsageError("GO701", "unknown precision", found=repr(precision), expected=", ".join(PRECISIONS))
+    static, profiles = _split_dims(dims or {}, chosen)
+    result = optimize(
+        source,
+        chosen,
+        level,
+        pipeline,
+        verify,
+        shapes=shapes,
+        dims=static,
+        constants=constants,
+        precision=precision,
+        keep_fp32=keep_fp32,
+        instruments=instruments,
+        say=say,
+    )
+    options = {
+        "level": level,
+        "precision": precision or "fp32",
+        "dims": {k: v for k, v in sorted(static.items())},
+        "strict": strict,
+    }
+    if chosen.is_xla:
+        if chosen.kind == "tpu":
+            _require_static(result.model)
+        return lower_xla(result.model, chosen, result.report, result.pipeline, options, say=say, tick=tick)
+    return lower_onnxruntime(
+        result.model, chosen, result.report, result.pipeline, options, strict=strict, profiles=profiles
+    )
+
+
+def _tell(say: Callable[[str, int, int], None] | None, stage: str) -> None:
+    if say is not None:
+        say(stage, 0, 0)
+
+
+def _pipeline(
+    target: Target | None,
+    level: int,
+    given: str | Pipeline | None,
+    precision: str | None,
+    keep_fp32: str | None,
+) -> Pipeline:
+    presets = importlib.import_module("graphopt.passes.presets")
+    if isinstance(given, Pipeline):
+        return given
+    text = given if given is not None else presets.pipeline_text(level, target, precision, keep_fp32)
+    return Pipeline.parse(text)
+
+
+def _split_dims(dims: Dims, target: Target) -> tuple[dict[str, int], dict[str, tuple[int, int, int]]]:
+    """Fixed sizes, and min:opt:max ranges (for TensorRT's profiles only)."""
+    ranges = {k: v for k, v in dims.items() if isinstance(v, tuple)}
+    if ranges and target.kind != "tensorrt":
+        raise UsageError(
+            "GO701",
+            "a range min:opt:max is for TensorRT profiles",
+            where=f"--dim {next(iter(ranges))}",
+            expected="one size",
+        )
+    for name, size in dims.items():
+        sizes = size if isinstance(size, tuple) else (size,)
+        if any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in sizes):
+            raise UsageError("GO701", "a dimension is a positive number", where=f"--dim {name}", found=size)
+    return {k: v for k, v in dims.items() if isinstance(v, int)}, ranges
+
+
+def _binding(model: Model, shapes: Mapping[str, Sequence[int | str]], dims: Dims) -> list[Pass]:
+    """The bind-dims pass for the shapes and sizes given, if any."""
+    sizes: dict[str, int] = {k: v for k, v in dims.items() if isinstance(v, int)}
+    by_name = {v.name or "": v for v in model.graph.inputs}
+    for name, shape in shapes.items():
+        value = by_name.get(name)
+        if value is None:
+            raise UsageError(
+                "GO701", f"--shape names no input {name!r}", expected=", ".join(repr(n) for n in by_name)
+            )
+        if value.shape is None or len(value.shape) != len(shape):
+            raise UsageError(
+                "GO701",
+                "the shape has another rank than the input",
+                where=f"--shape {name}",
+                found=list(shape),
+                expected=None if value.shape is None else str(value.shape),
+            )
+        for axis, (size, dim) in enumerate(zip(shape, value.shape.dims, strict=True)):
+            if isinstance(size, int) and isinstance(dim, SymbolicDim):
+                sizes[f"{name}.{axis}"] = size
+            elif isinstance(size, int) and size != dim:
+                raise UsageError(
+                    "GO701", f"dimension {axis} is fixed", where=f"--shape {name}", found=size, expected=dim
+                )
+    if not sizes:
+        return []
+    find = importlib.import_module("graphopt.passes").find
+    return [find("bind-dims")(dims=tuple(f"{k}={v}" for k, v in sizes.items()))]
+
+
+def _require_static(model: Model) -> None:
+    free: dict[str, list[str]] = {}
+    for value in model.graph.inputs:
+        for axis, dim in enumerate(value.shape.dims if value.shape is not None else ()):
+            if not isinstance(dim, int):
+                free.setdefault(str(dim.value), []).append(f"{value.name}.{axis}")
+    if free:
+        listed = ", ".join(f"{name} ({', '.join(places)})" for name, places in free.items())
+        raise UnsupportedError(
+            "GO204",
+            f"the target needs fixed shapes, but these dimensions are free: {listed}",
+            next_step="Bind them: " + " ".join(f"--dim {name}=8" for name in free),
+            details={"free_dims": free},
+        )
+    for value in model.graph.inputs:
+        if value.shape is None:
+            raise UnsupportedError(
+                "GO204",
+                "the input has no declared shape",
+                where=f"input {value.name!r}",
+                next_step="Export the model with a shape for this input.",
+            )
+
+
+def _checker() -> Callable[[Model, Model, onnx_ir.passes.PassBase], str | None]:
+    def check(before: Model, after: Model, pass_: onnx_ir.passes.PassBase) -> str | None:
+        exactness = pass_.exactness if isinstance(pass_, Pass) else Exactness.REASSOCIATES
+        try:
+            check_model(after)
+        except GraphoptError as error:
+            return f"the model is no longer valid: {error}"
+        return _difference(before, after, exactness)
+
+    return check
+
+
+def _difference(before: Model, after: Model, exactness: Exactness) -> str | None:
+    """What differs between two models' answers on generated feeds, in words; None when nothing does."""
+    verify = importlib.import_module("graphopt.verify")
+    feeds = verify.generate_feeds(before, dims=None, seed=0)
+    expected = verify.run_reference(before, feeds)
+    actual = verify.run_reference(
+        after, {k: v for k, v in feeds.items() if k in {i.name for i in after.graph.inputs}}
+    )
+    comparison = verify.compare(expected, actual, exactness)
+    return None if comparison.ok else str(comparison.summary())
+
+
+def load_artifact(folder: str | os.PathLike[str]) -> Executable:
+    """The executable in an artifact's folder, after all of its files were checked.
+
+    A TPU artifact runs on XLA:CPU where there is no TPU, a CUDA one on ONNX Runtime's CPU provider
+    where there is no GPU; ``notes`` says so.
+    """
+    return Executable.load(folder)

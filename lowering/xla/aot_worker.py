@@ -1,0 +1,61 @@
+"""The child process that runs an XLA compiler for a device that is not there.
+
+Run as ``python -m graphopt.lowering.xla.aot_worker FOLDER``: reads ``request.json`` and
+``program.bin`` there, writes ``result.json``, ``executable.bin`` and ``compiled.hlo.txt``. It is a
+process of its own so that the compiler's environment, messages, memory and crashes stay in it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+
+def main(folder: Path) -> None:
+    """Compile the program in `folder` as its request says."""
+    request = json.loads((folder / "request.json").read_text())
+    import jax
+    from jax import export
+    from jax.experimental import topologies
+
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    exported = export.deserialize(bytearray((folder / "program.bin").read_bytes()))
+    topology = topologies.get_topology_desc(platform=request["platform"], **request["topology"])
+    sharding = jax.sharding.SingleDeviceSharding(topology.devices[0])
+    flat = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a in exported.in_avals]
+    arguments, keywords = jax.tree.unflatten(exported.in_tree, flat)
+    traced = jax.jit(exported.call).trace(*arguments, **keywords)
+    compiled = traced.lower(lowering_platforms=(request["platform"],)).compile()
+    (folder / "compiled.hlo.txt").write_text(compiled.as_text() or "")
+    runtime = compiled.runtime_executable()
+    (folder / "executable.bin").write_bytes(bytes(runtime.serialize()))
+    memory = compiled.memory_analysis()
+    costs = compiled.cost_analysis() or {}
+    result = {
+        "memory": {
+            name: int(getattr(memory, f"{name}_size_in_bytes"))
+            for name in ("argument", "output", "temp", "alias", "generated_code")
+        },
+        "flops": float(costs.get("flops", 0.0)),
+        "bytes_accessed": float(costs.get("bytes accessed", 0.0)),
+        "device_kind": topology.devices[0].device_kind,
+        "devices": len(topology.devices),
+        "compiler": _compiler_version(request["platform"]),
+    }
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+def _compiler_version(platform: str) -> str:
+    from importlib import metadata
+
+    import jaxlib.version
+
+    if platform == "tpu":
+        return f"libtpu {metadata.version('libtpu')}"
+    return f"jaxlib {jaxlib.version.__version__}"
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

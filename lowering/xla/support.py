@@ -1,0 +1,71 @@
+"""What the XLA lowering cannot take, found by looking at the nodes only: all of it at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from graphopt.errors import LoweringError
+from graphopt.ir import DataType, Model, Node
+from graphopt.lowering.xla.ops import load_all
+
+MAX_LISTED = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Unsupported:
+    """One node that the target does not take, and why."""
+
+    node: str
+    op_type: str
+    domain: str
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as a JSON-ready dict."""
+        return dataclasses.asdict(self)
+
+
+def unsupported_nodes(model: Model) -> list[Unsupported]:
+    """Every node (nested ones included) that has no lowering, or holds strings."""
+    registry = load_all()
+    found = []
+    for node in model.graph.all_nodes():
+        reason = _reason(node, model.opset_imports, registry)
+        if reason is not None:
+            found.append(Unsupported(node.name or "", node.op_type, node.domain or "", reason))
+    return found
+
+
+def _reason(node: Node, opsets: Mapping[str, int], registry: Any) -> str | None:
+    domain = node.domain or ""
+    # Shape and Size are answered from the operand's shape, Constant from its attribute.
+    if domain == "" and node.op_type in ("Shape", "Size", "Constant"):
+        return None
+    if registry.find(domain, node.op_type, opsets.get(domain, 1)) is None:
+        return "no XLA lowering for this operator"
+    if any(v is not None and v.dtype == DataType.STRING for v in (*node.inputs, *node.outputs)):
+        return "XLA has no string tensors"
+    return None
+
+
+def require_support(model: Model) -> None:
+    """Raise LoweringError (GO201) naming all unsupported nodes, or return."""
+    found = unsupported_nodes(model)
+    if not found:
+        return
+    shown = "; ".join(f"{describe_row(row)}: {row.reason}" for row in found[:MAX_LISTED]) + (
+        f"; and {len(found) - MAX_LISTED} more" if len(found) > MAX_LISTED else ""
+    )
+    raise LoweringError(
+        "GO201",
+        f"{len(found)} node{'s' if len(found) > 1 else ''} cannot be lowered to XLA: {shown}",
+        next_step="`graphopt check MODEL --target T` lists them; the targets cpu and cuda run any ONNX model.",
+        details={"unsupported": [row.to_json() for row in found]},
+    )
+
+
+def describe_row(row: Unsupported) -> str:
+    """How messages name a row, like :func:`graphopt.lowering.xla.emit.describe`."""
+    return f"{row.domain + '.' if row.domain else ''}{row.op_type} {row.node!r}"
