@@ -29,16 +29,34 @@ _HOME = {
     "verify": "graphopt.verification",
 }
 
-__all__ = [*_HOME, "__version__"]
+__all__ = [
+    "Executable",
+    "GraphoptError",
+    "Model",
+    "NoMatch",
+    "Pass",
+    "Pipeline",
+    "Result",
+    "Target",
+    "__version__",
+    "compile",
+    "load",
+    "load_artifact",
+    "optimize",
+    "rule",
+    "save",
+    "verify",
+]
 
 if TYPE_CHECKING:
-    from graphopt.driver import Result, compile, load_artifact, optimize  # noqa: A004
+    from graphopt.driver import Result, compile, load_artifact, optimize
     from graphopt.errors import GraphoptError
     from graphopt.executable import Executable
     from graphopt.ir import Model
     from graphopt.ir.io import load, save
     from graphopt.target import Target
     from graphopt.transform import NoMatch, Pass, Pipeline, rule
+    from graphopt.verification import verify
 
 
 def __getattr__(name: str) -> Any:

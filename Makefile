@@ -1,0 +1,51 @@
+# Two commands matter on a fresh machine: `make demo` and `make test`.
+# Everything is installed into .venv, from ranges in pyproject.toml.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# Tests run on this many processes; the compilers inside them use threads of their own.
+JOBS   ?= 2
+
+.PHONY: help setup demo test test-zoo check lint models bench clean
+
+help:
+	@echo "make demo    set up .venv, compile real models for TPU, check them, show what they cost"
+	@echo "make test    set up .venv, run the tests (under 15 minutes on 2 cores)"
+	@echo "make check   format, lint, types, layers and the fast tests (under 90 seconds)"
+	@echo "make bench   the speed figures: start-up, optimiser scaling, peak memory"
+
+# Rebuilt only when pyproject.toml changes.
+$(VENV)/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "graphopt needs Python 3.11 or newer; this is $$($(PYTHON) --version). Set PYTHON=python3.x" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tpu,dev]'
+	@touch $@
+
+setup: $(VENV)/.ready
+
+models: setup
+	$(BIN)/python samples/fetch_models.py
+
+demo: setup
+	$(BIN)/python samples/demo.py
+
+test: setup
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+# Fast enough to run before every commit.
+check: setup lint
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not models and not tpu_compiler"
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy -p graphopt
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python benchmarks/speed.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
