@@ -1,0 +1,1 @@
+"""The lowering to ONNX Runtime's providers: which options, which node runs where, and why."""

@@ -1,0 +1,329 @@
+"""Predict which ONNX Runtime provider will run each node, and what that costs in copies.
+
+The prediction follows the rules by which ONNX Runtime assigns nodes: providers in order, each taking
+the nodes it has kernels for, nested graphs independently of the node that holds them. One thing it
+does on purpose looks like a fallback and is none: arithmetic on shapes (a few int64 numbers that come
+from Shape) stays on the CPU even where CUDA kernels exist, because the shapes are needed there and a
+kernel launch costs more than the sum. Such nodes are counted apart, and strict mode accepts them.
+
+It is made from the graph as it is handed over; ONNX Runtime still fuses and folds before it assigns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from graphopt.errors import PolicyError
+from graphopt.ir import DataType, Graph, Model, Node, Value
+from graphopt.ir.query import element_count, static_shape, subgraphs
+from graphopt.lowering.cuda import kernels, tensorrt
+from graphopt.target import Target
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
+
+PROVIDERS: dict[str, tuple[str, ...]] = {
+    "cpu": (CPU,),
+    "cuda": (CUDA, CPU),
+    "tensorrt": (TENSORRT, CUDA, CPU),
+}
+"""The providers of each target kind, in the order in which they are offered the nodes."""
+
+SMALL_ELEMENTS = 100
+"""ONNX Runtime's own bound for tensors that are cheaper to handle on the CPU."""
+
+_NEVER_ON_CPU = frozenset(
+    {
+        DataType.FLOAT16,
+        DataType.BFLOAT16,
+        DataType.FLOAT8E4M3FN,
+        DataType.FLOAT8E4M3FNUZ,
+        DataType.FLOAT8E5M2,
+        DataType.FLOAT8E5M2FNUZ,
+    }
+)
+
+Kind = Literal["accelerator", "shape", "fallback"]
+
+
+@dataclasses.dataclass(frozen=True)
+class NodePlacement:
+    """Where one node is predicted to run.
+
+    Attributes:
+        node: the node's name.
+        kind: ``accelerator``: where the target wants it; ``shape``: arithmetic on shapes, on the CPU on
+            purpose; ``fallback``: on the CPU because the accelerator cannot run it.
+        reason: why it is not with the target's first provider; None if it is.
+        inside: the control-flow node whose subgraph holds it, if any.
+        engine: the number of its TensorRT engine.
+    """
+
+    node: str
+    op: str
+    provider: str
+    kind: Kind = "accelerator"
+    reason: str | None = None
+    inside: str | None = None
+    engine: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict without what is not set."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+
+
+@dataclasses.dataclass(frozen=True)
+class PlacementSummary:
+    """The placement of a model in numbers.
+
+    Attributes:
+        nodes: number of nodes by kind (``accelerator``, ``shape``, ``fallback``).
+        providers: number of nodes by provider.
+        fallback_ops: operators that fall back, with their number.
+        copies: tensors that are copied between host and device on each run, inputs and outputs of the
+            model not counted.
+        engines: predicted number of TensorRT engines.
+    """
+
+    nodes: dict[str, int]
+    providers: dict[str, int]
+    fallback_ops: dict[str, int]
+    copies: int
+    engines: int
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict."""
+        return dataclasses.asdict(self)
+
+
+def predict(model: Model, target: Target) -> list[NodePlacement]:
+    """The predicted placement of every node, nested ones included, main graph first.
+
+    Args:
+        model: in canonical form, with inferred types.
+        target: of kind ``cpu``, ``cuda`` or ``tensorrt``.
+    """
+    inside = _holders(model.graph)
+    if target.kind == "cpu":
+        return [
+            NodePlacement(node.name or "", node.op_type, CPU, inside=holder and holder.name)
+            for node, holder in inside.items()
+        ]
+    engines: dict[Node, int] = {}
+    declined: dict[Node, str] = {}
+    if target.kind == "tensorrt":
+        engines, declined = tensorrt.partition(model)
+    off = {node: reason for node in inside if node not in engines and (reason := _why_off(node, model))}
+    graphs: dict[Graph, list[Node]] = {}
+    for node in inside:
+        if node.graph is not None:
+            graphs.setdefault(node.graph, []).append(node)
+    kept: set[Node] = set()
+    for graph, nodes in graphs.items():
+        kept |= _kept_on_cpu(graph, nodes, off, engines)
+    shape = _shape_arithmetic(inside, kept | off.keys(), engines)
+    on_cpu = kept | off.keys()
+    return [
+        _placed(node, holder, engines, declined, off, on_cpu, shape) for node, holder in inside.items()
+    ]
+
+
+def _holders(graph: Graph, holder: Node | None = None) -> dict[Node, Node | None]:
+    """Every node in order of execution, nested ones after the node that holds them, with that node."""
+    found: dict[Node, Node | None] = {}
+    for node in graph:
+        found[node] = holder
+        for inner in subgraphs(node):
+            found.update(_holders(inner, node))
+    return found
+
+
+def _why_off(node: Node, model: Model) -> str | None:
+    reason = kernels.why_no_cuda_kernel(node, model)
+    if reason is not None and (node.domain or "") == "" and node.op_type in kernels.INLINED_FUNCTIONS:
+        return None  # the nodes that define it are what runs
+    return reason or kernels.why_cuda_declines(node)
+
+
+def _placed(
+    node: Node,
+    holder: Node | None,
+    engines: dict[Node, int],
+    declined: dict[Node, str],
+    off: dict[Node, str],
+    on_cpu: set[Node],
+    shape: set[Node],
+) -> NodePlacement:
+    provider, kind, reason = CUDA, "accelerator", declined.get(node)
+    engine = engines.get(node)
+    if engine is not None:
+        provider, reason = TENSORRT, None
+    elif node in shape:
+        provider, kind = CPU, "shape"
+        reason = "it computes a shape, which ONNX Runtime does on the CPU"
+    elif node in on_cpu:
+        provider, kind = CPU, "fallback"
+        reason = off.get(node, "ONNX Runtime keeps it beside the CPU nodes that produce its inputs")
+    elif holder is not None and holder in on_cpu:
+        reason = f"it runs inside {holder.op_type} {holder.name!r}, which is on the CPU, and returns to it"
+    elif node.op_type in kernels.INLINED_FUNCTIONS and not declined:
+        reason = "ONNX Runtime has no kernel for it and runs the nodes it is defined by"
+    return NodePlacement(
+        node=node.name or "",
+        op=node.op_type,
+        provider=provider,
+        kind=kind,  # type: ignore[arg-type]
+        reason=reason,
+        inside=None if holder is None else holder.name,
+        engine=engine,
+    )
+
+
+def _kept_on_cpu(
+    graph: Graph, nodes: Sequence[Node], off: dict[Node, str], engines: dict[Node, int]
+) -> set[Node]:
+    """The nodes with CUDA kernels that ONNX Runtime leaves on the CPU all the same.
+
+    From every host-memory output (Shape, Size) on, in order: a node whose inputs are all on the host,
+    small constants or inputs of the graph stays there, unless its kernel reads such inputs from the
+    host anyway.
+    """
+    position = {node: index for index, node in enumerate(nodes)}
+    formal_inputs = set(graph.inputs)
+    host: set[Value] = set()
+    queue: list[int] = []
+
+    def push_consumers(value: Value) -> None:
+        for use in value.uses():
+            if use.node in position:
+                heapq.heappush(queue, position[use.node])
+
+    for node in nodes:
+        if node not in off and node not in engines:
+            for index in kernels.HOST_OUTPUTS.get(node.op_type, ()) if not node.domain else ():
+                host.add(node.outputs[index])
+                push_consumers(node.outputs[index])
+    kept: set[Node] = set()
+    visited: set[int] = set()
+    while queue:
+        index = heapq.heappop(queue)
+        if index in visited:
+            continue
+        visited.add(index)
+        node = nodes[index]
+        if node in engines:
+            continue
+        if node not in off and not _stays(node, host, formal_inputs):
+            continue
+        if node not in off:
+            kept.add(node)
+        for value in node.outputs:
+            host.add(value)
+            push_consumers(value)
+    return kept
+
+
+def _stays(node: Node, host: set[Value], formal_inputs: set[Value]) -> bool:
+    read_on_host = kernels.HOST_INPUTS.get(node.op_type, ()) if not node.domain else ()
+    for index, value in enumerate(node.inputs):
+        if value is None or value.dtype in _NEVER_ON_CPU:
+            return False
+        if _is_small_constant(value) or value in formal_inputs:
+            continue
+        if value not in host or index in read_on_host:
+            return False
+    return True
+
+
+def _is_small_constant(value: Value) -> bool:
+    return (
+        value.is_initializer() and value.const_value is not None and value.const_value.size <= SMALL_ELEMENTS
+    )
+
+
+def _shape_arithmetic(nodes: Iterable[Node], on_cpu: set[Node], engines: dict[Node, int]) -> set[Node]:
+    """The CPU nodes whose operands all come from shapes or are constants, and whose results are tiny."""
+    from_shapes: set[Value] = set()
+    found: set[Node] = set()
+    for node in nodes:
+        if node in engines:
+            continue
+        if node not in on_cpu:
+            hosted = kernels.HOST_OUTPUTS.get(node.op_type, ()) if not node.domain else ()
+            from_shapes.update(node.outputs[index] for index in hosted)
+            continue
+        operands = [value for value in node.inputs if value is not None and not _is_small_constant(value)]
+        if operands and all(v in from_shapes for v in operands) and all(_is_tiny(v) for v in node.outputs):
+            found.add(node)
+            from_shapes.update(node.outputs)
+    return found
+
+
+def _is_tiny(value: Value) -> bool:
+    shape = static_shape(value)
+    return shape is not None and element_count(shape) <= SMALL_ELEMENTS
+
+
+def summarize(model: Model, placements: Sequence[NodePlacement]) -> PlacementSummary:
+    """The numbers of `placements`, which :func:`predict` made for `model`."""
+    engines = {p.engine for p in placements if p.engine is not None}
+    return PlacementSummary(
+        nodes={kind: sum(p.kind == kind for p in placements) for kind in ("accelerator", "shape", "fallback")},
+        providers=dict(Counter(p.provider for p in placements)),
+        fallback_ops=dict(Counter(p.op for p in placements if p.kind == "fallback").most_common()),
+        copies=_count_copies(model, {p.node: p.provider for p in placements}),
+        engines=len(engines),
+    )
+
+
+def _count_copies(model: Model, provider_of: dict[str, str]) -> int:
+    """Values needed on the side on which they are not produced; weights are placed once, at load."""
+    if set(provider_of.values()) <= {CPU}:
+        return 0
+    copies = 0
+    nodes = list(_holders(model.graph))
+    for node in nodes:
+        provider = provider_of[node.name or ""]
+        for index, value in enumerate(node.outputs):
+            on_host = provider == CPU or (provider == CUDA and index in _host(kernels.HOST_OUTPUTS, node))
+            copies += (not on_host) in _sides(value, provider_of)
+    for value in model.graph.inputs:
+        copies += len(_sides(value, provider_of)) == 2
+    return copies
+
+
+def _host(table: dict[str, tuple[int, ...]], node: Node) -> tuple[int, ...]:
+    return () if node.domain else table.get(node.op_type, ())
+
+
+def _sides(value: Value, provider_of: dict[str, str]) -> set[bool]:
+    """Where `value` is read: True for the host, False for the device."""
+    sides = set()
+    for use in value.uses():
+        provider = provider_of[use.node.name or ""]
+        sides.add(provider == CPU or (provider == CUDA and use.idx in _host(kernels.HOST_INPUTS, use.node)))
+    return sides
+
+
+def check_strict(placements: Sequence[NodePlacement]) -> None:
+    """Refuse a placement with fallbacks; arithmetic on shapes is none.
+
+    Raises:
+        PolicyError: GO501, naming every node that is predicted to run off the accelerator.
+    """
+    off = [p for p in placements if p.kind == "fallback"]
+    if not off:
+        return
+    listing = "\n".join(f"  {p.op} {p.node!r}: {p.reason}" for p in off)
+    count = f"{len(off)} node{'s' if len(off) > 1 else ''}"
+    raise PolicyError(
+        "GO501",
+        f"{count} would run on the CPU instead of the accelerator:\n{listing}\n",
+        next_step="Compile without --strict to accept that.",
+        details={"nodes": [p.to_json() for p in off]},
+    )
