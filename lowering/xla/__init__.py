@@ -1,1 +1,7 @@
 """The XLA lowering: ONNX operators as JAX, StableHLO for any XLA device, executables for TPU."""
+
+from __future__ import annotations
+
+from graphopt.platforms import announce_to_jax
+
+announce_to_jax()
