@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import jax
@@ -35,6 +36,9 @@ INLINE_ELEMENTS = 32
 
 STATIC_BYTES = 1 << 16
 """Integer constants up to this size take part in compile-time evaluation."""
+
+UNROLLED_NODES = 20_000
+"""How many nodes loops of one model may unroll to: nested loops multiply."""
 
 SCOPE = re.compile(r"\bgo(\d+)_\w+")
 
@@ -96,7 +100,7 @@ class Context:
     emitter: Emitter
     node: Node
     version: int
-    env: dict[Value, Operand]
+    env: MutableMapping[Value, Operand]
 
     @property
     def outputs(self) -> int:
@@ -120,14 +124,34 @@ class Context:
         dtype = self.node.outputs[index].dtype
         return None if dtype is None else numpy_dtype(dtype, where=describe(self.node))
 
+    def operand(self, index: int) -> Operand:
+        """Input `index` as it travels: numpy where it is known, a list for a sequence, None if absent."""
+        value = self.node.inputs[index] if index < len(self.node.inputs) else None
+        return None if value is None else self.emitter.lookup(value, self.env)
+
+    def known(self, index: int) -> np.ndarray | None:
+        """The numbers of input `index` if they are known at compile time, else None."""
+        operand = self.operand(index)
+        if isinstance(operand, Weight):
+            return operand.tensor.numpy()
+        return operand if isinstance(operand, np.ndarray) and operand.dtype != object else None
+
+    def charge_unrolled(self, graph: Graph) -> None:
+        """Count one unrolled copy of `graph`. Raises UnsupportedError (GO205) beyond the budget."""
+        self.emitter.unrolled_nodes += len(graph)
+        if self.emitter.unrolled_nodes > UNROLLED_NODES:
+            raise UnsupportedError(
+                "GO205", f"loops unroll to more than {UNROLLED_NODES} nodes", where=describe(self.node)
+            )
+
     def captured(self) -> list[tuple[Value, Operand]]:
         """The outer values that the node's subgraphs use, with their operands."""
         return [(v, self.emitter.lookup(v, self.env)) for v in captured_values(self.node)]
 
     def subgraph(self, graph: Graph, operands: Sequence[Operand]) -> list[Operand]:
         """Emit `graph` with `operands` for its inputs; return its outputs (static ones as numpy)."""
-        inner = dict(self.env)
-        inner.update(zip(graph.inputs, operands, strict=True))
+        # Layered, not copied: a copy for every branch would be quadratic in the size of the model.
+        inner = ChainMap(dict(zip(graph.inputs, operands, strict=True)), self.env)
         self.emitter.run(graph, inner)
         return [self.emitter.lookup(v, inner) for v in graph.outputs]
 
@@ -151,9 +175,10 @@ class Emitter:
         self.weights = weights
         self.precision = precision
         self.registry = load_all()
+        self.unrolled_nodes = 0
         self._scopes = {node: name for name, node in scope_names(model).items()}
 
-    def run(self, graph: Graph, env: dict[Value, Operand]) -> None:
+    def run(self, graph: Graph, env: MutableMapping[Value, Operand]) -> None:
         """Emit every node of `graph`; `env` maps values to operands and is filled in place."""
         for node in graph:
             self._emit(node, env)
@@ -172,7 +197,7 @@ class Emitter:
             return Weight(name, tensor, self.weights[name])
         return tensor.numpy()
 
-    def _emit(self, node: Node, env: dict[Value, Operand]) -> None:
+    def _emit(self, node: Node, env: MutableMapping[Value, Operand]) -> None:
         operands = [None if v is None else self.lookup(v, env) for v in node.inputs]
         try:
             results = self._static_results(node, operands)
@@ -225,7 +250,9 @@ class Emitter:
         except EvaluationError:
             return None  # too large, random or without a numpy form: it is computed on the device
 
-    def _lower(self, node: Node, operands: Sequence[Operand], env: dict[Value, Operand]) -> Sequence[Operand]:
+    def _lower(
+        self, node: Node, operands: Sequence[Operand], env: MutableMapping[Value, Operand]
+    ) -> Sequence[Operand]:
         domain = node.domain or ""
         opset = self.model.opset_imports.get(domain, 1)
         lowering = self.registry.find(domain, node.op_type, opset)
