@@ -19,6 +19,7 @@ from onnx_shape_inference import ShapeInferenceContext, registry
 
 from graphopt.ir import DataType, Graph, Model, Node, SequenceType, Shape, SymbolicDim, TensorType, Value
 from graphopt.ir.query import attribute, is_op, same_dim, subgraphs, walk_graphs
+from graphopt.ir.shape_claims import settle
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,9 @@ class Inference:
         for value in node.outputs:
             value.shape = None
             value.type = None
+            # What an earlier turn of a loop body made of it must not outlive that turn.
+            value.const_value = None
+            self.context._symbolic_values.pop(value, None)
         try:
             if is_op(node, "Loop"):
                 self._infer_loop(node)
@@ -99,6 +103,7 @@ class Inference:
                     self.run(graph)
             if known is not None and not is_op(node, "Loop"):
                 known(self.context, node)
+                settle(node, self.context)
         # The package raises ValueError and its subclasses on input that it cannot digest, and plain
         # Python errors on forms that its authors did not meet: an unknown shape is always a safe answer.
         except (

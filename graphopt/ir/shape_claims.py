@@ -1,0 +1,119 @@
+"""Shapes that the inference package assumes rather than proves, replaced by what is certain.
+
+The package takes two different symbols that are broadcast together for equal (one may be 1), and a
+slice with constant bounds for one inside its axis. Passes fold on the strength of a shape, so such
+a dimension becomes a symbol of its own here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from onnx_shape_inference import ShapeInferenceContext
+
+from graphopt.ir import Node, Shape, SymbolicDim, Value
+from graphopt.ir.query import is_op, same_dim
+
+Dim = int | SymbolicDim
+NewDim = Callable[[], SymbolicDim]
+
+_BROADCASTING = frozenset(
+    """Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean
+    Min Mod Mul Or Pow Sub Sum Where Xor""".split()
+)
+_MATRIX_PRODUCTS = frozenset({"MatMul", "MatMulInteger"})
+
+
+def settle(node: Node, context: ShapeInferenceContext) -> None:
+    """Replace the dimensions of the outputs of `node` that are merely assumed by fresh symbols."""
+    if (node.domain or "") != "" or not node.outputs:
+        return
+    output, new_dim = node.outputs[0], context.new_symbolic_dim
+    if output.shape is None:
+        return
+    if node.op_type in _BROADCASTING:
+        _settle_broadcast(output, [v.shape for v in node.inputs if v is not None], new_dim)
+    elif is_op(node, "Expand"):
+        _settle_expand(node, output, context)
+    elif node.op_type in _MATRIX_PRODUCTS:
+        _settle_matrix_product(node, output, new_dim)
+    elif is_op(node, "Slice"):
+        _settle_slice(node, output, new_dim)
+
+
+def broadcast_dims(dims: Sequence[Dim]) -> Dim | None:
+    """The size that `dims` broadcast to, or None where it depends on which of them are 1."""
+    result: Dim = 1
+    for dim in dims:
+        if same_dim(result, dim) or dim == 1:
+            continue
+        if result == 1:
+            result = dim
+        elif isinstance(result, int) or isinstance(dim, int):
+            # Only 1 and the number itself go with a number, and the result is the number.
+            if isinstance(result, int) and isinstance(dim, int):
+                return None
+            result = result if isinstance(result, int) else dim
+        elif _is_clamped(dim, result):
+            continue
+        elif _is_clamped(result, dim):
+            result = dim
+        else:
+            return None
+    return result
+
+
+def _is_clamped(clamped: SymbolicDim, dim: SymbolicDim) -> bool:
+    """Whether `clamped` is ``Min(n, dim)`` with n > 1: it is 1 or 0 only where `dim` is, too."""
+    name = dim.value
+    text = clamped.value or ""
+    if name is None or not text.startswith("Min(") or not text.endswith(")"):
+        return False
+    arguments = [part.strip() for part in text[4:-1].split(",")]
+    others = [part for part in arguments if part != name]
+    return len(arguments) == 2 and len(others) == 1 and others[0].isdigit() and int(others[0]) > 1
+
+
+def _settle_broadcast(output: Value, shapes: Sequence[Shape | None], new_dim: NewDim) -> None:
+    known = [s for s in shapes if s is not None]
+    if len(known) != len(shapes) or output.shape is None:
+        return
+    rank = len(output.shape)
+    dims: list[Dim] = []
+    for position in range(rank):
+        across = [s.dims[position - rank] for s in known if len(s) >= rank - position]
+        dim = broadcast_dims(across)
+        dims.append(new_dim() if dim is None else dim)
+    output.shape = Shape(dims)
+
+
+def _settle_expand(node: Node, output: Value, context: ShapeInferenceContext) -> None:
+    """An expanded axis is known where operand and target agree, or one of them is a number."""
+    x = node.inputs[0]
+    target = context.get_symbolic_value(node.inputs[1])
+    if x is None or x.shape is None or target is None:
+        return
+    sizes = [context.new_symbolic_dim() if isinstance(d, int) and d < 0 else d for d in target]
+    _settle_broadcast(output, [x.shape, Shape(sizes)], context.new_symbolic_dim)
+
+
+def _settle_matrix_product(node: Node, output: Value, new_dim: NewDim) -> None:
+    shapes = [v.shape if v is not None else None for v in node.inputs[:2]]
+    if any(s is None or len(s) < 2 for s in shapes) or output.shape is None or len(output.shape) < 3:
+        return
+    batch = Value(shape=Shape(output.shape.dims[:-2]))
+    _settle_broadcast(batch, [Shape(s.dims[:-2]) for s in shapes if s is not None], new_dim)
+    if batch.shape is not None:
+        output.shape = Shape([*batch.shape.dims, *output.shape.dims[-2:]])
+
+
+def _settle_slice(node: Node, output: Value, new_dim: NewDim) -> None:
+    """A number that was made of an axis of unknown size holds only if the bounds are inside it."""
+    x = node.inputs[0]
+    if x is None or x.shape is None or output.shape is None or len(x.shape) != len(output.shape):
+        return
+    dims = [
+        new_dim() if isinstance(before, SymbolicDim) and isinstance(after, int) and after != 0 else after
+        for before, after in zip(x.shape.dims, output.shape.dims, strict=True)
+    ]
+    output.shape = Shape(dims)
