@@ -128,7 +128,9 @@ def why_no_cuda_kernel(node: Node, model: Model) -> str | None:
         return f"{node.op_type} is unknown in this opset"
     serving = [kernel for kernel in kernels if kernel.serves(since)]
     if not serving:
-        return f"ONNX Runtime has no CUDA kernel for {node.op_type} of opset {since}, only of {_ranges(kernels)}"
+        return (
+            f"ONNX Runtime has no CUDA kernel for {node.op_type} of opset {since}, only of {_ranges(kernels)}"
+        )
     reasons = [_type_mismatch(node, kernel, domain, since) for kernel in serving]
     return None if None in reasons else reasons[0]
 
@@ -160,7 +162,9 @@ def _type_mismatch(node: Node, kernel: Kernel, domain: str, since: int) -> str |
 
 def _typed_operands(node: Node, domain: str, since: int) -> Iterator[tuple[tuple[str, str], Value]]:
     """Each operand with the names a kernel may constrain its type by: type parameter and formal name."""
-    for formals, values in zip(_formals(domain, node.op_type, since), (node.inputs, node.outputs), strict=True):
+    for formals, values in zip(
+        _formals(domain, node.op_type, since), (node.inputs, node.outputs), strict=True
+    ):
         if not formals:
             continue
         for index, value in enumerate(values):

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from graphopt.errors import PolicyError
 from graphopt.ir import DataType, Graph, Model, Node, Value
-from graphopt.ir.query import element_count, static_shape, subgraphs
+from graphopt.ir.query import constant_tensor, element_count, is_deterministic, static_shape, subgraphs
 from graphopt.lowering.cuda import kernels, tensorrt
 from graphopt.target import Target
 
@@ -48,7 +48,11 @@ _NEVER_ON_CPU = frozenset(
     }
 )
 
-Kind = Literal["accelerator", "shape", "fallback"]
+_GROWING = frozenset({"ConstantOfShape", "Expand", "NonZero", "Pad", "Range", "Tile", "Upsample", "Resize"})
+"""Operators whose result can be much larger than their operands."""
+
+KINDS = ("accelerator", "shape", "folded", "fallback")
+Kind = Literal["accelerator", "shape", "folded", "fallback"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +62,8 @@ class NodePlacement:
     Attributes:
         node: the node's name.
         kind: ``accelerator``: where the target wants it; ``shape``: arithmetic on shapes, on the CPU on
-            purpose; ``fallback``: on the CPU because the accelerator cannot run it.
+            purpose; ``folded``: computed once, when the session is created; ``fallback``: on the CPU
+            because the accelerator cannot run it.
         reason: why it is not with the target's first provider; None if it is.
         inside: the control-flow node whose subgraph holds it, if any.
         engine: the number of its TensorRT engine.
@@ -82,7 +87,7 @@ class PlacementSummary:
     """The placement of a model in numbers.
 
     Attributes:
-        nodes: number of nodes by kind (``accelerator``, ``shape``, ``fallback``).
+        nodes: number of nodes by kind (:data:`KINDS`).
         providers: number of nodes by provider.
         fallback_ops: operators that fall back, with their number.
         copies: tensors that are copied between host and device on each run, inputs and outputs of the
@@ -116,21 +121,42 @@ def predict(model: Model, target: Target) -> list[NodePlacement]:
         ]
     engines: dict[Node, int] = {}
     declined: dict[Node, str] = {}
+    folded = _folded(inside)
     if target.kind == "tensorrt":
-        engines, declined = tensorrt.partition(model)
-    off = {node: reason for node in inside if node not in engines and (reason := _why_off(node, model))}
+        engines, declined = tensorrt.partition(model, folded)
+    settled = folded | engines.keys()
+    off = {node: reason for node in inside if node not in settled and (reason := _why_off(node, model))}
     graphs: dict[Graph, list[Node]] = {}
     for node in inside:
         if node.graph is not None:
             graphs.setdefault(node.graph, []).append(node)
+    constants = {value for node in folded for value in node.outputs}
     kept: set[Node] = set()
     for graph, nodes in graphs.items():
-        kept |= _kept_on_cpu(graph, nodes, off, engines)
-    shape = _shape_arithmetic(inside, kept | off.keys(), engines)
+        kept |= _kept_on_cpu(graph, nodes, off, settled, constants)
     on_cpu = kept | off.keys()
+    shape = _shape_arithmetic([node for node in inside if node not in settled], on_cpu, constants)
     return [
-        _placed(node, holder, engines, declined, off, on_cpu, shape) for node, holder in inside.items()
+        _placed(node, holder, engines, declined, off, on_cpu, shape, folded)
+        for node, holder in inside.items()
     ]
+
+
+def _folded(nodes: Iterable[Node]) -> set[Node]:
+    """The nodes that ONNX Runtime computes when the session is created: all their inputs are constants."""
+    found: set[Node] = set()
+    constants: set[Value] = set()
+    for node in nodes:
+        operands = [value for value in node.inputs if value is not None]
+        if (
+            operands
+            and all(value in constants or constant_tensor(value) is not None for value in operands)
+            and not any(subgraphs(node))
+            and is_deterministic(node)
+        ):
+            found.add(node)
+            constants.update(node.outputs)
+    return found
 
 
 def _holders(graph: Graph, holder: Node | None = None) -> dict[Node, Node | None]:
@@ -158,11 +184,15 @@ def _placed(
     off: dict[Node, str],
     on_cpu: set[Node],
     shape: set[Node],
+    folded: set[Node],
 ) -> NodePlacement:
     provider, kind, reason = CUDA, "accelerator", declined.get(node)
     engine = engines.get(node)
     if engine is not None:
         provider, reason = TENSORRT, None
+    elif node in folded:
+        provider, kind = CPU, "folded"
+        reason = "its inputs are constants: ONNX Runtime computes it once, when it loads the model"
     elif node in shape:
         provider, kind = CPU, "shape"
         reason = "it computes a shape, which ONNX Runtime does on the CPU"
@@ -185,16 +215,17 @@ def _placed(
 
 
 def _kept_on_cpu(
-    graph: Graph, nodes: Sequence[Node], off: dict[Node, str], engines: dict[Node, int]
+    graph: Graph, nodes: Sequence[Node], off: dict[Node, str], settled: set[Node], constants: set[Value]
 ) -> set[Node]:
     """The nodes with CUDA kernels that ONNX Runtime leaves on the CPU all the same.
 
+    `settled` nodes are not CUDA's any more, `constants` are the results of those that are folded.
     From every host-memory output (Shape, Size) on, in order: a node whose inputs are all on the host,
     small constants or inputs of the graph stays there, unless its kernel reads such inputs from the
     host anyway.
     """
     position = {node: index for index, node in enumerate(nodes)}
-    formal_inputs = set(graph.inputs)
+    anywhere = set(graph.inputs) | constants
     host: set[Value] = set()
     queue: list[int] = []
 
@@ -204,8 +235,8 @@ def _kept_on_cpu(
                 heapq.heappush(queue, position[use.node])
 
     for node in nodes:
-        if node not in off and node not in engines:
-            for index in kernels.HOST_OUTPUTS.get(node.op_type, ()) if not node.domain else ():
+        if node not in off and node not in settled:
+            for index in _host(kernels.HOST_OUTPUTS, node):
                 host.add(node.outputs[index])
                 push_consumers(node.outputs[index])
     kept: set[Node] = set()
@@ -216,9 +247,9 @@ def _kept_on_cpu(
             continue
         visited.add(index)
         node = nodes[index]
-        if node in engines:
+        if node in settled:
             continue
-        if node not in off and not _stays(node, host, formal_inputs):
+        if node not in off and not _stays(node, host, anywhere):
             continue
         if node not in off:
             kept.add(node)
@@ -228,12 +259,12 @@ def _kept_on_cpu(
     return kept
 
 
-def _stays(node: Node, host: set[Value], formal_inputs: set[Value]) -> bool:
-    read_on_host = kernels.HOST_INPUTS.get(node.op_type, ()) if not node.domain else ()
+def _stays(node: Node, host: set[Value], anywhere: set[Value]) -> bool:
+    read_on_host = _host(kernels.HOST_INPUTS, node)
     for index, value in enumerate(node.inputs):
         if value is None or value.dtype in _NEVER_ON_CPU:
             return False
-        if _is_small_constant(value) or value in formal_inputs:
+        if _is_small_constant(value) or value in anywhere:
             continue
         if value not in host or index in read_on_host:
             return False
@@ -246,18 +277,17 @@ def _is_small_constant(value: Value) -> bool:
     )
 
 
-def _shape_arithmetic(nodes: Iterable[Node], on_cpu: set[Node], engines: dict[Node, int]) -> set[Node]:
+def _shape_arithmetic(nodes: Iterable[Node], on_cpu: set[Node], constants: set[Value]) -> set[Node]:
     """The CPU nodes whose operands all come from shapes or are constants, and whose results are tiny."""
     from_shapes: set[Value] = set()
     found: set[Node] = set()
     for node in nodes:
-        if node in engines:
-            continue
         if node not in on_cpu:
-            hosted = kernels.HOST_OUTPUTS.get(node.op_type, ()) if not node.domain else ()
-            from_shapes.update(node.outputs[index] for index in hosted)
+            from_shapes.update(node.outputs[index] for index in _host(kernels.HOST_OUTPUTS, node))
             continue
-        operands = [value for value in node.inputs if value is not None and not _is_small_constant(value)]
+        operands = [
+            v for v in node.inputs if v is not None and v not in constants and not _is_small_constant(v)
+        ]
         if operands and all(v in from_shapes for v in operands) and all(_is_tiny(v) for v in node.outputs):
             found.add(node)
             from_shapes.update(node.outputs)
@@ -265,29 +295,36 @@ def _shape_arithmetic(nodes: Iterable[Node], on_cpu: set[Node], engines: dict[No
 
 
 def _is_tiny(value: Value) -> bool:
+    """Whether a value computed from shapes is a few numbers, as far as is known."""
     shape = static_shape(value)
-    return shape is not None and element_count(shape) <= SMALL_ELEMENTS
+    if shape is not None:
+        return element_count(shape) <= SMALL_ELEMENTS
+    producer = value.producer()
+    return producer is not None and producer.op_type not in _GROWING
 
 
 def summarize(model: Model, placements: Sequence[NodePlacement]) -> PlacementSummary:
     """The numbers of `placements`, which :func:`predict` made for `model`."""
     engines = {p.engine for p in placements if p.engine is not None}
     return PlacementSummary(
-        nodes={kind: sum(p.kind == kind for p in placements) for kind in ("accelerator", "shape", "fallback")},
+        nodes={kind: sum(p.kind == kind for p in placements) for kind in KINDS},
         providers=dict(Counter(p.provider for p in placements)),
         fallback_ops=dict(Counter(p.op for p in placements if p.kind == "fallback").most_common()),
-        copies=_count_copies(model, {p.node: p.provider for p in placements}),
+        copies=_count_copies(model, placements),
         engines=len(engines),
     )
 
 
-def _count_copies(model: Model, provider_of: dict[str, str]) -> int:
-    """Values needed on the side on which they are not produced; weights are placed once, at load."""
+def _count_copies(model: Model, placements: Sequence[NodePlacement]) -> int:
+    """Values needed on the side on which they are not produced; constants are placed once, at load."""
+    provider_of = {p.node: p.provider for p in placements}
+    kind_of = {p.node: p.kind for p in placements}
     if set(provider_of.values()) <= {CPU}:
         return 0
     copies = 0
-    nodes = list(_holders(model.graph))
-    for node in nodes:
+    for node in _holders(model.graph):
+        if kind_of[node.name or ""] == "folded":
+            continue
         provider = provider_of[node.name or ""]
         for index, value in enumerate(node.outputs):
             on_host = provider == CPU or (provider == CUDA and index in _host(kernels.HOST_OUTPUTS, node))

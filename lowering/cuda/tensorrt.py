@@ -54,27 +54,28 @@ def why_not_tensorrt(node: Node) -> str | None:
     return None
 
 
-def partition(model: Model) -> tuple[dict[Node, int], dict[Node, str]]:
+def partition(model: Model, folded: set[Node]) -> tuple[dict[Node, int], dict[Node, str]]:
     """The predicted TensorRT engine of each node, and why the others have none.
 
     An engine is a maximal run of supported nodes in the graph's order. The provider may split such a
     run further (where a cycle of engines would arise) or join two, so the number is an estimate. A
-    control-flow node goes into an engine only with everything inside it.
+    control-flow node goes into an engine only with everything inside it. `folded` nodes are gone by
+    the time that engines are made.
     """
     reasons: dict[Node, str] = {}
     engines: dict[Node, int] = {}
-    _survey(model.graph, reasons)
-    _number(model.graph, reasons, engines, 0)
+    _survey(model.graph, folded, reasons)
+    _number(model.graph, folded, reasons, engines, 0)
     return engines, reasons
 
 
-def _survey(graph: Graph, reasons: dict[Node, str]) -> bool:
+def _survey(graph: Graph, folded: set[Node], reasons: dict[Node, str]) -> bool:
     """Collect the reasons in `graph` and below; whether all of it is supported."""
     clean = True
     for node in graph:
         # Every nested graph is surveyed, so this must not stop at the first that is not supported.
-        nested = [_survey(inner, reasons) for inner in subgraphs(node)]
-        reason = why_not_tensorrt(node)
+        nested = [_survey(inner, folded, reasons) for inner in subgraphs(node)]
+        reason = None if node in folded else why_not_tensorrt(node)
         if reason is None and not all(nested):
             reason = f"TensorRT takes {node.op_type} only whole, and not all nodes inside are supported"
         if reason is not None:
@@ -83,24 +84,29 @@ def _survey(graph: Graph, reasons: dict[Node, str]) -> bool:
     return clean
 
 
-def _number(graph: Graph, reasons: dict[Node, str], engines: dict[Node, int], count: int) -> int:
+def _number(
+    graph: Graph, folded: set[Node], reasons: dict[Node, str], engines: dict[Node, int], count: int
+) -> int:
     """Number the engines of `graph` from `count` on; the number after the last."""
     running = False
     for node in graph:
+        if node in folded:
+            continue
         if node in reasons:
             running = False
             for inner in subgraphs(node):
-                count = _number(inner, reasons, engines, count)
+                count = _number(inner, folded, reasons, engines, count)
             continue
         if not running:
             running = True
             count += 1
-        _put(node, count - 1, engines)
+        _put(node, count - 1, folded, engines)
     return count
 
 
-def _put(node: Node, engine: int, engines: dict[Node, int]) -> None:
+def _put(node: Node, engine: int, folded: set[Node], engines: dict[Node, int]) -> None:
     engines[node] = engine
     for graph in subgraphs(node):
         for inner in graph:
-            _put(inner, engine, engines)
+            if inner not in folded:
+                _put(inner, engine, folded, engines)

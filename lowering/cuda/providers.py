@@ -1,0 +1,217 @@
+"""The provider and session options that a model is run with, and the reason for each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from graphopt.errors import LoweringError, UsageError
+from graphopt.ir import Model, SymbolicDim
+from graphopt.ir.query import is_op, static_shape
+from graphopt.lowering.cuda.placement import CUDA, PROVIDERS, TENSORRT
+from graphopt.target import Target
+
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
+CACHE_FOLDER = "tensorrt"
+"""Where engines and timings are cached, relative to the folder of the model."""
+
+Profiles = Mapping[str, tuple[int, int, int]]
+"""Dimension name → its smallest, most likely and largest size."""
+
+
+@dataclasses.dataclass
+class Options:
+    """Options of one provider (or of the session) as they are chosen, each with its reason."""
+
+    values: dict[str, str] = dataclasses.field(default_factory=dict)
+    reasons: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def set(self, name: str, value: object, reason: str) -> None:
+        """Choose `value` for option `name`."""
+        self.values[name] = str(value)
+        self.reasons[name] = reason
+
+
+def check_precision(precision: str | None) -> None:
+    """Raise UsageError (GO701) for a precision that ONNX Runtime has no option for."""
+    if precision is not None and precision not in PRECISIONS:
+        raise UsageError(
+            "GO701", "unknown precision", where="precision", found=precision, expected=", ".join(PRECISIONS)
+        )
+
+
+def choose(
+    model: Model,
+    target: Target,
+    *,
+    precision: str | None,
+    profiles: Profiles | None,
+    device_id: int,
+    engines: int,
+) -> tuple[dict[str, Options], list[str]]:
+    """The options of each provider of `target`, in their order, and notes for the user.
+
+    Args:
+        precision: fp32 (also None), tf32, fp16 or bf16.
+        profiles: for TensorRT, the range of every dynamic dimension.
+        engines: the number of TensorRT engines that is predicted.
+
+    Raises:
+        LoweringError: GO204, `profiles` does not name all dynamic dimensions.
+    """
+    notes: list[str] = []
+    chosen: dict[str, Options] = {}
+    for provider in PROVIDERS[target.kind]:
+        options = Options()
+        if provider == CUDA:
+            _cuda(options, model, precision, device_id, notes)
+        elif provider == TENSORRT:
+            _tensorrt(options, model, precision, profiles, device_id, engines, notes)
+        chosen[provider] = options
+    if target.kind == "cuda" and profiles:
+        notes.append("Shape profiles are TensorRT's: the CUDA provider takes any shape as it comes.")
+    return chosen, notes
+
+
+def _cuda(options: Options, model: Model, precision: str | None, device_id: int, notes: list[str]) -> None:
+    static = has_static_inputs(model)
+    options.set("device_id", device_id, "the device that was asked for")
+    if static:
+        options.set(
+            "arena_extend_strategy",
+            "kSameAsRequested",
+            "shapes are fixed, so memory need not be reserved ahead",
+        )
+    else:
+        options.set(
+            "arena_extend_strategy", "kNextPowerOfTwo", "shapes vary, so the arena grows in few large steps"
+        )
+    if any(is_op(node, "Conv", "ConvTranspose") for node in model.graph.all_nodes()):
+        if static:
+            options.set(
+                "cudnn_conv_algo_search", "EXHAUSTIVE", "shapes are fixed: each convolution is tuned once"
+            )
+        else:
+            options.set(
+                "cudnn_conv_algo_search",
+                "HEURISTIC",
+                "shapes vary: tuning would start again for each new one",
+            )
+    if precision == "tf32":
+        options.set("use_tf32", 1, "TF32 was asked for")
+    else:
+        options.set("use_tf32", 0, "float32 means float32: TF32 keeps 10 bits of the mantissa only")
+    # A captured graph replays fixed device addresses, which feeds from host arrays do not have.
+    options.set("enable_cuda_graph", 0, "a captured CUDA graph cannot follow inputs that move in memory")
+    if static:
+        notes.append(
+            "All shapes are fixed: with I/O binding and provider option enable_cuda_graph=1 the launches "
+            "could be captured once and replayed."
+        )
+
+
+def _tensorrt(
+    options: Options,
+    model: Model,
+    precision: str | None,
+    profiles: Profiles | None,
+    device_id: int,
+    engines: int,
+    notes: list[str],
+) -> None:
+    options.set("device_id", device_id, "the device that was asked for")
+    options.set("trt_fp16_enable", precision == "fp16", "float16 kernels only where float16 was asked for")
+    options.set("trt_bf16_enable", precision == "bf16", "bfloat16 kernels only where bfloat16 was asked for")
+    if precision == "fp16":
+        options.set(
+            "trt_layer_norm_fp32_fallback", True, "the sums of a normalization overflow float16 easily"
+        )
+    if precision in (None, "fp32"):
+        notes.append(
+            "TensorRT itself may use TF32 for float32: the provider has no option for it. "
+            "Set NVIDIA_TF32_OVERRIDE=0 in the environment to forbid it."
+        )
+    options.set("trt_engine_cache_enable", True, "building an engine takes minutes, loading one does not")
+    options.set("trt_engine_cache_path", CACHE_FOLDER, "the cache travels with the model")
+    options.set("trt_timing_cache_enable", True, "a rebuilt engine reuses what was measured before")
+    options.set("trt_timing_cache_path", CACHE_FOLDER, "the cache travels with the model")
+    options.set("trt_detailed_build_log", False, "the builder's log is for debugging the builder")
+    if has_static_inputs(model):
+        return
+    if not profiles:
+        notes.append(
+            "Shapes vary and no ranges are given: TensorRT builds for the first shape that it meets and "
+            "again whenever a shape is outside what it has seen. --dim N=min:opt:max avoids that."
+        )
+    elif engines > 1:
+        # With explicit ranges TensorRT wants them for every dynamic input of every engine, and those
+        # between engines have names that only ONNX Runtime's own optimisations decide.
+        notes.append(
+            f"The ranges of dimensions are not passed on: with {engines} engines TensorRT would want them "
+            "for the tensors between engines too. It widens its ranges as shapes come."
+        )
+    else:
+        for name, text in _profile_texts(model, profiles).items():
+            options.set(name, text, "the ranges that were given")
+
+
+def has_static_inputs(model: Model) -> bool:
+    """Whether every input of the main graph has a fixed shape."""
+    return all(static_shape(value) is not None for value in model.graph.inputs)
+
+
+def _profile_texts(model: Model, profiles: Profiles) -> dict[str, str]:
+    """The profile options: ``x:1x3x224x224,y:…`` for the smallest, likely and largest shapes."""
+    shapes: dict[str, list[str]] = {"min": [], "opt": [], "max": []}
+    missing: dict[str, None] = {}
+    for value in model.graph.inputs:
+        if static_shape(value) is not None:
+            continue
+        if value.shape is None:
+            missing.setdefault(f"all of {value.name!r}, whose rank is unknown")
+            continue
+        ranges = [_range_of(dim, profiles, missing) for dim in value.shape.dims]
+        for which, key in enumerate(shapes):
+            shapes[key].append(f"{value.name}:" + "x".join(str(r[which]) for r in ranges))
+    if missing:
+        raise LoweringError(
+            "GO204",
+            "a TensorRT profile needs the range of every dynamic dimension",
+            found=f"none for {', '.join(missing)}",
+            next_step="Give each as --dim NAME=min:opt:max, or none at all.",
+        )
+    return {f"trt_profile_{key}_shapes": ",".join(texts) for key, texts in shapes.items()}
+
+
+def _range_of(dim: int | SymbolicDim, profiles: Profiles, missing: dict[str, None]) -> tuple[int, int, int]:
+    if isinstance(dim, int):
+        return dim, dim, dim
+    name = str(dim.value)
+    if name not in profiles:
+        missing.setdefault(name)
+        return 0, 0, 0
+    low, likely, high = profiles[name]
+    if not 1 <= low <= likely <= high:
+        raise UsageError(
+            "GO701", "a range is min:opt:max", where=f"--dim {name}", found=f"{low}:{likely}:{high}"
+        )
+    return low, likely, high
+
+
+def session_options(strict: bool, all_on_accelerator: bool) -> dict[str, Any]:
+    """The options of the session itself, as plain data.
+
+    Args:
+        all_on_accelerator: nothing at all is predicted on the CPU, so that in strict mode ONNX Runtime
+            itself can be told to refuse a CPU node (it counts arithmetic on shapes as one).
+    """
+    entries: dict[str, str] = {}
+    if strict and all_on_accelerator:
+        entries["session.disable_cpu_ep_fallback"] = "1"
+    return {
+        "graph_optimization_level": "ORT_ENABLE_ALL",
+        "intra_op_num_threads": None,
+        "log_severity_level": 4,
+        "config_entries": entries,
+    }
