@@ -24,6 +24,7 @@ CODES: dict[str, str] = {
     "GO109": "the opset cannot be upgraded",
     "GO110": "types or shapes in the graph contradict each other",
     "GO111": "the output cannot be written",
+    "GO112": "valid ONNX that graphopt does not represent",
     # 2xx: lowering
     "GO201": "operators that this target does not support",
     "GO202": "an operator's form (attributes, dtype or rank) is not supported by this target",
@@ -51,6 +52,8 @@ CODES: dict[str, str] = {
     "GO702": "an unknown target",
     # 9xx: graphopt itself
     "GO901": "an internal invariant does not hold",
+    "GO902": "the work was interrupted",
+    "GO903": "the machine has not enough memory",
 }
 
 
