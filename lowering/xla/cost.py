@@ -2,8 +2,8 @@
 
 The TPU compiler writes its own estimate of cycles on each instruction of the scheduled module. A
 fusion's cycles are shared out among the nodes whose instructions it holds, in proportion to their
-work; loops count their trip count; of a conditional the dearer branch counts. Totals add up: what
-cannot be traced to a node (copies of arguments into another layout, for one) is its own row.
+work; loops count their trip count; of a conditional the dearer branch counts. Copies that the
+compiler added belong to the node that they serve. Totals add up: what serves no node is its own row.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _computation_cycles(
         return memo[name]
     memo[name] = {}  # HLO has no recursion; this only guards against a malformed text
     totals: dict[int, float] = defaultdict(float)
-    for item in computations.get(name, []):
+    for item in _with_owners(computations.get(name, [])):
         if item.opcode == "while":
             for called in item.called:
                 for node, cycles in _computation_cycles(called, computations, memo).items():
@@ -139,6 +139,25 @@ def _computation_cycles(
     return memo[name]
 
 
+def _with_owners(items: list[Instruction]) -> list[Instruction]:
+    """The instructions, those that no node emitted given to the node that they serve.
+
+    The compiler adds copies into other layouts and the like. They serve the first user downstream
+    that belongs to a node, or, at the end of the program, the node upstream.
+    """
+    scopes = {item.name: item.node for item in items}
+    for item in reversed(items):  # users stand after what they use: one sweep reaches any depth
+        if scopes[item.name] != UNATTRIBUTED:
+            for operand in item.operands:
+                if scopes.get(operand) == UNATTRIBUTED:
+                    scopes[operand] = scopes[item.name]
+    for item in items:
+        if scopes[item.name] == UNATTRIBUTED:
+            above = (scopes.get(o, UNATTRIBUTED) for o in item.operands)
+            scopes[item.name] = next((s for s in above if s != UNATTRIBUTED), UNATTRIBUTED)
+    return [dataclasses.replace(item, node=scopes[item.name]) for item in items]
+
+
 def _inherit(node: int, caller: Instruction) -> int:
     return caller.node if node == UNATTRIBUTED else node
 
@@ -150,7 +169,7 @@ def _shares(item: Instruction, computations: dict[str, list[Instruction]]) -> di
     work: dict[int, float] = defaultdict(float)
     for called in item.called:
         _add_work(called, computations, work, depth=0)
-    work.pop(UNATTRIBUTED, None)
+    work.pop(UNATTRIBUTED, None)  # converts and constants that came with the others
     total = sum(work.values())
     if not total:
         return {item.node: 1.0}
