@@ -13,19 +13,20 @@ from graphopt.passes._matching import produced_by
 from graphopt.transform import Exactness, NoMatch, Rewriter, RulePass, rule
 from graphopt.transform.rule import Replacement
 
-UNARY = frozenset(
-    """Abs Acos Acosh Asin Asinh Atan Atanh Cast Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid
+_UNARY = """
+    Abs Acos Acosh Asin Asinh Atan Atanh Cast Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid
     HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign
-    Sin Sinh Softplus Softsign Sqrt Tan Tanh ThresholdedRelu""".split()
-)
-VARIADIC = frozenset(
-    """Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or PRelu Pow Sub Sum
-    Where Xor""".split()
-)
-REDUCTIONS = frozenset(
-    """ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
-    ReduceSumSquare""".split()
-)
+    Sin Sinh Softplus Softsign Sqrt Tan Tanh ThresholdedRelu
+"""
+_VARIADIC = """
+    Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or PRelu Pow Sub Sum
+    Where Xor
+"""
+_REDUCTIONS = """
+    ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
+    ReduceSumSquare
+"""
+UNARY, VARIADIC, REDUCTIONS = (frozenset(names.split()) for names in (_UNARY, _VARIADIC, _REDUCTIONS))
 WITH_AXIS = frozenset({"Softmax", "LogSoftmax", "Hardmax"})
 MAX_LOOK_AHEAD = 64
 MAX_CONSTANT_ELEMENTS = 1 << 20
