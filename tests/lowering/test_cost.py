@@ -52,8 +52,8 @@ def test_cycles_by_scope() -> None:
     assert cycles[0] == pytest.approx(450)
     assert cycles[1] == pytest.approx(450 + 7)
     assert UNATTRIBUTED not in cycles
-    assert cycles[3] == 4 * 10
-    assert cycles[2] == 4 * 1  # the copy in the loop belongs to the loop
+    assert cycles[3] == 4 * (10 + 1)  # the copy at the end of the loop's body is of its result
+    assert 2 not in cycles
     assert 5 not in cycles
     assert cycles[6] == 50
     assert sum(cycles.values()) == pytest.approx(7 + 900 + 4 * 11 + 50)
