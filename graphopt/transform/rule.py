@@ -84,7 +84,7 @@ class Rewriter:
         self.inference = inference or Inference(model)
         self._root: Node | None = None
         self._nodes: list[Node] = []
-        self._constants: list[tuple[str, np.ndarray | TensorProtocol, Value]] = []
+        self._constants: list[tuple[str, TensorProtocol, Value]] = []
 
     @property
     def opset(self) -> int:
@@ -135,13 +135,13 @@ class Rewriter:
         self.inference.infer_node(node)
         return node.outputs
 
-    def const(self, data: np.ndarray | TensorProtocol, stem: str = "const") -> Value:
+    def const(self, data: np.ndarray | np.generic | TensorProtocol, stem: str = "const") -> Value:
         """A new constant; it becomes an initializer when the rule succeeds."""
         name = self.namer.value(f"{self._root.name if self._root else ''}/{stem}")
-        if isinstance(data, np.ndarray):
+        if isinstance(data, (np.ndarray, np.generic)):
             import onnx_ir
 
-            data = onnx_ir.tensor(data, name=name)
+            data = onnx_ir.tensor(np.asarray(data), name=name)
         value = Value(name=name, const_value=data)
         value.dtype = data.dtype
         value.shape = Shape(data.shape.numpy())
