@@ -55,6 +55,10 @@ def check_structure(model: Model) -> None:
     Raises:
         ModelError: GO105.
     """
+    for kind, values in (("input", model.graph.inputs), ("output", model.graph.outputs)):
+        names = [value.name for value in values]
+        if not all(names) or len(set(names)) != len(names):
+            raise _broken("the graph", f"an {kind} has no name, or two have one", found=str(names)[:200])
     _Scopes().enter(model.graph, "the graph", in_function=False)
     for function in model.functions.values():
         _Scopes().enter(function.graph, f"function '{function.name}'", in_function=True)

@@ -7,26 +7,38 @@ inferred and provenance is started. The interface (inputs, outputs, their names 
 
 from __future__ import annotations
 
-import onnx_ir.passes.common as common
+from collections.abc import Sequence
 
-from graphopt.ir import AttributeType, Graph, Model, Node, Value, provenance
+import onnx_ir
+from onnx_ir import TypeProtocol
+from onnx_ir.passes import common
+
+from graphopt.errors import ModelError
+from graphopt.ir import Attr, AttributeType, Graph, Model, Node, OptionalType, Shape, Value, provenance
 from graphopt.ir.edit import Namer
-from graphopt.ir.opset import upgrade
+from graphopt.ir.operators import check_operators, type_text
+from graphopt.ir.opset import CANONICAL_OPSET, upgrade
 from graphopt.ir.query import is_op, walk_graphs
 from graphopt.ir.shapes import infer_shapes
 
 OVERRIDABLE_SINCE_IR_VERSION = 4
 """Up to IR version 3 every initializer had to be listed as an input; from 4 on, listing it means
 that callers may override it."""
+NODE_METADATA_SINCE_IR_VERSION = 10
 
 
 def normalize(model: Model) -> Model:
     """Bring `model` into canonical form in place and return it.
 
-    Expects a model that :mod:`graphopt.ir.check` accepts.
+    Expects a model that :func:`graphopt.ir.io.read` accepts.
+
+    Raises:
+        ModelError: GO105 if a function cannot be inlined, GO109 if the opset cannot be upgraded, GO110
+            if a graph output is declared with another type than it has.
     """
+    declared = [(v.name, v.type) for v in model.graph.outputs]
     if model.functions:
-        common.InlinePass()(model)
+        inline_functions(model)
     _hide_initializers_of_old_models(model)
     name_everything(model)
     provenance.start(model)
@@ -34,7 +46,64 @@ def normalize(model: Model) -> Model:
     upgrade(model)
     name_everything(model)
     provenance.start(model)
-    return infer_shapes(model)
+    infer_shapes(model)
+    _check_output_types(model, declared)
+    return model
+
+
+def _check_output_types(model: Model, declared: Sequence[tuple[str | None, TypeProtocol | None]]) -> None:
+    for value, (name, type_) in zip(model.graph.outputs, declared, strict=True):
+        found, expected = type_text(value.type), type_text(type_)
+        if isinstance(value.type, OptionalType) or isinstance(type_, OptionalType):
+            continue  # a Loop may start from nothing and end with something
+        if found is not None and expected is not None and found != expected:
+            raise ModelError(
+                "GO110",
+                "the output is declared with another type than it has",
+                where=f"output '{name}'",
+                found=found,
+                expected=expected,
+                next_step="Insert a Cast, or export the model again.",
+            )
+
+
+def inline_functions(model: Model) -> None:
+    """Inline the local functions of `model` in place, whatever default-domain opset each is written in.
+
+    Raises ModelError GO105 if a call does not fit its function, GO109 if the opsets cannot be brought
+    together.
+    """
+    _align_opsets(model)
+    try:
+        common.InlinePass()(model)
+    # ValueError: arguments or opsets do not fit; PassError: recursion.
+    except (ValueError, onnx_ir.passes.PassError) as error:
+        reason = str(error.__cause__ or error).split("\n", 1)[0][:300]
+        raise ModelError("GO105", f"a local function cannot be inlined: {reason}") from error
+    model.functions.clear()
+    check_operators(model)
+
+
+def _align_opsets(model: Model) -> None:
+    """Bring the main graph and all functions to one default-domain opset, if they differ."""
+    graphs = [model.graph, *(function.graph for function in model.functions.values())]
+    opsets = {graph.opset_imports[""] for graph in graphs if "" in graph.opset_imports}
+    if len(opsets) < 2:
+        return
+    for graph in graphs:
+        upgrade(Model(graph, ir_version=model.ir_version or 0), max(CANONICAL_OPSET, *opsets))
+    for function in model.functions.values():
+        _constants_to_nodes(function.graph)
+
+
+def _constants_to_nodes(graph: Graph) -> None:
+    """Functions hold no initializers: make those that an upgrade added Constant nodes."""
+    for name, value in list(graph.initializers.items()):
+        node = Node("", "Constant", [], attributes=[Attr("value", AttributeType.TENSOR, value.const_value)])
+        del graph.initializers[name]
+        value.replace_all_uses_with(node.outputs[0])
+        node.outputs[0].name = name
+        graph.insert_before(graph[0], node)
 
 
 def _hide_initializers_of_old_models(model: Model) -> None:
@@ -44,8 +113,8 @@ def _hide_initializers_of_old_models(model: Model) -> None:
             constants = [v for v in graph.inputs if v.is_initializer()]
             for value in constants:
                 graph.inputs.remove(value)
-            if constants:
-                model.ir_version = OVERRIDABLE_SINCE_IR_VERSION
+    # Nodes carry their provenance as metadata.
+    model.ir_version = max(model.ir_version or 0, NODE_METADATA_SINCE_IR_VERSION)
 
 
 def name_everything(model: Model) -> None:
@@ -67,7 +136,8 @@ def name_everything(model: Model) -> None:
             stem = node.name or node.op_type
             node.name = _unique(stem if node.name else f"{stem}_{len(node_names)}", node_names, counts)
             for index, value in enumerate(node.outputs):
-                if value.name and value not in kept:
+                # An output that is left out has no name; one that is used must have one.
+                if value not in kept and (value.name or value.uses()):
                     _rename(value, value_names, counts, f"{node.name}:{index}", graph)
 
 
@@ -109,7 +179,6 @@ def lift_constants(model: Model) -> int:
 
 def _lift(node: Node, main: Graph, namer: Namer) -> bool:
     import numpy as np
-    import onnx_ir
 
     output = node.outputs[0]
     if output.is_graph_output() or len(node.attributes) != 1:
@@ -128,7 +197,10 @@ def _lift(node: Node, main: Graph, namer: Namer) -> bool:
         return False
     tensor.name = name
     constant = onnx_ir.Value(
-        name=name, shape=tensor.shape, type=onnx_ir.TensorType(tensor.dtype), const_value=tensor
+        name=name,
+        shape=Shape(tensor.shape.numpy()),
+        type=onnx_ir.TensorType(tensor.dtype),
+        const_value=tensor,
     )
     output.name = None
     main.register_initializer(constant)

@@ -76,7 +76,7 @@ def signature(domain: str, op_type: str, version: int) -> Signature | None:
         tuple(_formal(f) for f in schema.outputs),
         (schema.min_input, schema.max_input),
         (schema.min_output, schema.max_output),
-        {name: int(a.type.value) for name, a in schema.attributes.items()},
+        {name: int(AttributeType[str(a.type).rpartition(".")[2]]) for name, a in schema.attributes.items()},
         frozenset(name for name, a in schema.attributes.items() if a.required),
     )
 
@@ -178,7 +178,8 @@ def _check_imports(imports: Mapping[str, int]) -> None:
 
 
 def _unknown(unknown: Mapping[tuple[str, str, int], list[str]]) -> ModelError:
-    listed = []
+    listed: list[dict[str, object]] = []
+    shown: list[str] = []
     for index, ((domain, op_type, version), nodes) in enumerate(unknown.items()):
         first = _known_versions()[domain].get(op_type)
         name = f"{domain}.{op_type}" if domain else op_type
@@ -194,13 +195,13 @@ def _unknown(unknown: Mapping[tuple[str, str, int], list[str]]) -> ModelError:
         else:
             reason = f"removed in opset {version} or before"
         listed.append({"operator": name, "reason": reason, "nodes": nodes[:MAX_LISTED], "count": len(nodes)})
-    shown = [f"{e['operator'][:80]} ({e['reason']})" for e in listed[:MAX_SUGGESTIONS]]  # type: ignore[index]
+        shown.append(f"{name[:80]} ({reason})")
+    more = len(shown) - MAX_SUGGESTIONS
     return ModelError(
         "GO106",
         "unknown operators",
         where=next(iter(unknown.values()))[0],
-        found=", ".join(shown)
-        + (f" and {len(listed) - len(shown)} more" if len(listed) > len(shown) else ""),
+        found=", ".join(shown[:MAX_SUGGESTIONS]) + (f" and {more} more" if more > 0 else ""),
         expected="operators of the imported opsets",
         next_step="A custom operator needs a domain of its own, not the default one.",
         details={"operators": listed},

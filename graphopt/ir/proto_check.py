@@ -7,21 +7,16 @@ bounds. What is legal but unusual is put into the form that the IR takes.
 
 from __future__ import annotations
 
-import difflib
-import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import onnx
 
 from graphopt.errors import ModelError, UnsupportedError
 from graphopt.ir.external import ExternalFiles
 from graphopt.ir.proto_functions import check_expansion
+from graphopt.ir.proto_header import check_header, check_metadata, check_sizes, domain_name
+from graphopt.ir.proto_scope import Scope, describe_proto, sort_nodes
 from graphopt.ir.proto_tensors import check_tensor, check_text, check_type
-
-MAX_GRAPH_NESTING = 64
-MAX_NODES = 2_000_000
-OLDEST_IR_VERSION = 3
 
 _PAYLOAD = {
     onnx.AttributeProto.FLOAT: "f",
@@ -52,140 +47,10 @@ def check_proto(proto: onnx.ModelProto, files: ExternalFiles) -> None:
         ModelError: GO102 to GO108 or GO110.
         UnsupportedError: GO112 for parts of ONNX that the IR has no form for.
     """
-    _check_header(proto)
-    _check_sizes(proto)
+    check_header(proto)
+    check_sizes(proto)
     _Checker(files).model(proto)
     check_expansion(proto)
-
-
-def _check_header(proto: onnx.ModelProto) -> None:
-    newest = int(onnx.IR_VERSION)
-    if not proto.ir_version:
-        raise ModelError(
-            "GO102",
-            "the model does not say which IR version it is of",
-            found="no ir_version",
-            expected=f"{OLDEST_IR_VERSION} to {newest}",
-            next_step="The file may be another kind of protobuf, such as a TensorFlow graph; export to ONNX.",
-        )
-    if not OLDEST_IR_VERSION <= proto.ir_version <= newest:
-        raise ModelError(
-            "GO106",
-            "this ONNX IR version is not supported",
-            found=proto.ir_version,
-            expected=f"{OLDEST_IR_VERSION} to {newest}",
-            next_step="Install a newer onnx."
-            if proto.ir_version > newest
-            else "Export the model again with a newer exporter.",
-        )
-    if proto.training_info:
-        raise UnsupportedError(
-            "GO112",
-            "the model holds training information, which would be lost",
-            next_step="Export the model for inference.",
-        )
-    for text in (proto.producer_name, proto.producer_version, proto.domain, proto.doc_string):
-        check_text(text, "the model's header")
-    _check_metadata(proto.metadata_props, "the model's metadata")
-    _normalize_imports(proto.opset_import, "the model")
-    for function in proto.functions:
-        _normalize_imports(function.opset_import, f"function '{function.name}'")
-
-
-def _check_metadata(entries: Iterable[onnx.StringStringEntryProto], where: str) -> None:
-    for entry in entries:
-        check_text(entry.key, where)
-        check_text(entry.value, where)
-
-
-def _normalize_imports(imports: Sequence[onnx.OperatorSetIdProto], where: str) -> None:
-    """One import for each domain, the default one spelled ""."""
-    seen: dict[str, int] = {}
-    for entry in imports:
-        domain = _domain(check_text(entry.domain, where))
-        if seen.setdefault(domain, entry.version) != entry.version:
-            raise ModelError(
-                "GO106",
-                f"opset domain '{domain or 'ai.onnx'}' is imported in two versions",
-                where=where,
-                found=f"{seen[domain]} and {entry.version}",
-                expected="one version of each domain",
-            )
-    if len(seen) != len(imports) or any(e.domain == "ai.onnx" for e in imports):
-        del imports[:]  # type: ignore[attr-defined]
-        for domain, version in seen.items():
-            imports.add(domain=domain, version=version)  # type: ignore[attr-defined]
-
-
-def _domain(domain: str) -> str:
-    return "" if domain == "ai.onnx" else domain
-
-
-def _check_sizes(proto: onnx.ModelProto) -> None:
-    """Bound nesting and node count first, by a walk that does not recurse itself."""
-    count = 0
-    work: list[tuple[Sequence[onnx.NodeProto], int]] = [(proto.graph.node, 0)]
-    work.extend((function.node, 0) for function in proto.functions)
-    while work:
-        nodes, depth = work.pop()
-        count += len(nodes)
-        if depth > MAX_GRAPH_NESTING or count > MAX_NODES:
-            raise ModelError(
-                "GO108",
-                "subgraphs are nested too deeply" if count <= MAX_NODES else "the model has too many nodes",
-                where="the graph",
-                found=f"depth {depth}" if count <= MAX_NODES else f"over {MAX_NODES} nodes",
-                expected=f"at most {MAX_GRAPH_NESTING} levels and {MAX_NODES} nodes",
-            )
-        for node in nodes:
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    work.append((attribute.g.node, depth + 1))
-                work.extend((inner.node, depth + 1) for inner in attribute.graphs)
-
-
-@dataclass
-class _Scope:
-    """The names that one graph or function defines.
-
-    Attributes:
-        defined: name to a text for what defines it.
-        outer: the enclosing scope.
-        captured: names used here (or in inner scopes) that an enclosing scope defines.
-    """
-
-    outer: _Scope | None
-    is_function: bool
-    defined: dict[str, str] = field(default_factory=dict)
-    captured: set[str] = field(default_factory=set)
-
-    def define(self, name: str, what: str) -> None:
-        if (first := self.defined.setdefault(name, what)) is not what:
-            raise ModelError(
-                "GO105",
-                f"the value '{name}' is defined twice",
-                where=what,
-                found=f"also defined by {first}",
-                expected="every value defined once",
-            )
-
-    def has(self, name: str) -> bool:
-        scope: _Scope | None = self
-        while scope is not None:
-            if name in scope.defined:
-                return True
-            scope = scope.outer
-        return False
-
-    def closest(self, name: str) -> str | None:
-        """A defined name that `name` may be a misspelling of; looks at a bounded number of names."""
-        names: list[str] = []
-        scope: _Scope | None = self
-        while scope is not None and len(names) < 5000:
-            names.extend(n for n in list(scope.defined)[: 5000 - len(names)] if len(n) < 200)
-            scope = scope.outer
-        close = difflib.get_close_matches(name[:200], names, n=1, cutoff=0.7)
-        return close[0] if close else None
 
 
 class _Checker:
@@ -200,9 +65,9 @@ class _Checker:
     def function(self, proto: onnx.FunctionProto) -> None:
         where = f"function '{check_text(proto.domain, 'a function')}::{check_text(proto.name, 'a function')}'"
         check_text(proto.overload, where), check_text(proto.doc_string, where)
-        _check_metadata(proto.metadata_props, where)
-        proto.domain = _domain(proto.domain)
-        scope = _Scope(None, True)
+        check_metadata(proto.metadata_props, where)
+        proto.domain = domain_name(proto.domain)
+        scope = Scope(None, True)
         for index, name in enumerate(proto.input):
             scope.define(check_text(name, where), f"input {index} of {where}")
         parameters = [check_text(a, where) for a in proto.attribute]
@@ -217,9 +82,9 @@ class _Checker:
         for name in proto.output:
             self.output(check_text(name, where), scope, where)
 
-    def graph(self, proto: onnx.GraphProto, outer: _Scope | None, where: str) -> _Scope:
+    def graph(self, proto: onnx.GraphProto, outer: Scope | None, where: str) -> Scope:
         check_text(proto.name, where), check_text(proto.doc_string, where)
-        _check_metadata(proto.metadata_props, where)
+        check_metadata(proto.metadata_props, where)
         if proto.sparse_initializer:
             raise UnsupportedError(
                 "GO112",
@@ -227,7 +92,7 @@ class _Checker:
                 where=f"{where}, '{proto.sparse_initializer[0].values.name}'",
                 next_step="Store the weight as a dense initializer.",
             )
-        scope = _Scope(outer, outer.is_function if outer is not None else False)
+        scope = Scope(outer, outer.is_function if outer is not None else False)
         inputs: dict[str, onnx.ValueInfoProto] = {}
         for index, value in enumerate(proto.input):
             self.value(value, f"input {index} of {where}")
@@ -243,7 +108,7 @@ class _Checker:
         self.nodes(proto.node, scope, where)
         self.outputs(proto, inputs, types, scope, where)
         for annotation in proto.quantization_annotation:
-            _check_metadata(annotation.quant_parameter_tensor_names, where)
+            check_metadata(annotation.quant_parameter_tensor_names, where)
             if annotation.tensor_name not in scope.defined:
                 raise ModelError(
                     "GO105",
@@ -254,7 +119,7 @@ class _Checker:
         return scope
 
     def initializers(
-        self, proto: onnx.GraphProto, inputs: Mapping[str, onnx.ValueInfoProto], scope: _Scope, where: str
+        self, proto: onnx.GraphProto, inputs: Mapping[str, onnx.ValueInfoProto], scope: Scope, where: str
     ) -> dict[str, int]:
         """Check the initializers; return their element types by name."""
         types: dict[str, int] = {}
@@ -280,7 +145,7 @@ class _Checker:
     def value(self, value: onnx.ValueInfoProto, where: str) -> None:
         name = check_text(value.name, where)
         check_text(value.doc_string, where)
-        _check_metadata(value.metadata_props, where)
+        check_metadata(value.metadata_props, where)
         check_type(value.type, f"value '{name}'")
 
     def outputs(
@@ -288,7 +153,7 @@ class _Checker:
         proto: onnx.GraphProto,
         inputs: Mapping[str, onnx.ValueInfoProto],
         initializers: Mapping[str, int],
-        scope: _Scope,
+        scope: Scope,
         where: str,
     ) -> None:
         """Check the outputs; give those of subgraphs that the subgraph does not compute an Identity."""
@@ -327,7 +192,7 @@ class _Checker:
         if source is not None:
             value.type.CopyFrom(source.type)
 
-    def output(self, name: str, scope: _Scope, where: str) -> None:
+    def output(self, name: str, scope: Scope, where: str) -> None:
         if not name or not scope.has(name):
             close = scope.closest(name)
             raise ModelError(
@@ -340,7 +205,7 @@ class _Checker:
         if name not in scope.defined:
             scope.captured.add(name)
 
-    def nodes(self, nodes: Sequence[onnx.NodeProto], scope: _Scope, where: str) -> None:
+    def nodes(self, nodes: Sequence[onnx.NodeProto], scope: Scope, where: str) -> None:
         """Check the nodes of one graph and sort them if they are out of order."""
         for index, node in enumerate(nodes):
             for text in (node.name, node.op_type, node.domain, node.overload, node.doc_string):
@@ -353,9 +218,9 @@ class _Checker:
                     scope.define(name, f"{label} (node {index})")
         needs: list[list[str]] = []
         for index, node in enumerate(nodes):
-            node.domain = _domain(node.domain)
+            node.domain = domain_name(node.domain)
             label = describe_proto(node, index)
-            _check_metadata(node.metadata_props, label)
+            check_metadata(node.metadata_props, label)
             used = [check_text(n, label) for n in node.input if n]
             for position, name in enumerate(node.input):
                 if name and not scope.has(name):
@@ -368,10 +233,10 @@ class _Checker:
                 used.extend(self.attribute(attribute, scope, label))
             scope.captured.update(n for n in used if n not in scope.defined)
             needs.append(used)
-        _sort(nodes, needs, where)
+        sort_nodes(nodes, needs, where)
 
     @staticmethod
-    def dangling(name: str, position: int, label: str, scope: _Scope) -> ModelError:
+    def dangling(name: str, position: int, label: str, scope: Scope) -> ModelError:
         close = scope.closest(name)
         return ModelError(
             "GO105",
@@ -382,7 +247,7 @@ class _Checker:
             details={"node": label, "missing": name},
         )
 
-    def attribute(self, attribute: onnx.AttributeProto, scope: _Scope, label: str) -> Iterable[str]:
+    def attribute(self, attribute: onnx.AttributeProto, scope: Scope, label: str) -> Iterable[str]:
         """Check `attribute`; return the names that its graphs take from outside."""
         name = check_text(attribute.name, label)
         where = f"{label}, attribute '{name}'"
@@ -414,7 +279,7 @@ class _Checker:
             )
         return self.payload(attribute, scope, where)
 
-    def payload(self, attribute: onnx.AttributeProto, scope: _Scope, where: str) -> Iterable[str]:
+    def payload(self, attribute: onnx.AttributeProto, scope: Scope, where: str) -> Iterable[str]:
         kind = attribute.type
         if kind in (onnx.AttributeProto.SPARSE_TENSOR, onnx.AttributeProto.SPARSE_TENSORS):
             raise UnsupportedError("GO112", "sparse tensors have no form in graphopt", where=where)
@@ -452,62 +317,4 @@ def _contradiction(where: str, declared: int, actual: int, source: str) -> Model
         where=where,
         found=names.Name(actual),
         expected=names.Name(declared),
-    )
-
-
-def describe_proto(node: onnx.NodeProto, index: int) -> str:
-    """The operator and the name that a message shows for `node`."""
-    name = node.name or next((o for o in node.output if o), f"#{index}")
-    return f"{node.op_type} '{name}'"
-
-
-def _sort(nodes: Sequence[onnx.NodeProto], needs: Sequence[Sequence[str]], where: str) -> None:
-    """Put `nodes` into an order in which values are defined before they are used, as near as can be."""
-    producer = {name: i for i, node in enumerate(nodes) for name in node.output if name}
-    inputs = [{producer[n] for n in used if n in producer} for used in needs]
-    if all(not needed or max(needed) < i for i, needed in enumerate(inputs)):
-        return
-    users: list[list[int]] = [[] for _ in nodes]
-    for index, needed in enumerate(inputs):
-        for other in needed:
-            users[other].append(index)
-    missing = [len(needed) for needed in inputs]
-    ready = [i for i, count in enumerate(missing) if not count]
-    order: list[int] = []
-    while ready:
-        index = heapq.heappop(ready)
-        order.append(index)
-        for user in users[index]:
-            missing[user] -= 1
-            if not missing[user]:
-                heapq.heappush(ready, user)
-    if len(order) < len(nodes):
-        raise _cycle(nodes, inputs, missing, where)
-    moved = []
-    for index in order:
-        node = onnx.NodeProto()
-        node.CopyFrom(nodes[index])
-        moved.append(node)
-    del nodes[:]  # type: ignore[attr-defined]
-    nodes.extend(moved)  # type: ignore[attr-defined]
-
-
-def _cycle(
-    nodes: Sequence[onnx.NodeProto], inputs: Sequence[set[int]], missing: Sequence[int], where: str
-) -> ModelError:
-    """Name one cycle: walk backwards through unsorted nodes until one repeats."""
-    index = next(i for i, count in enumerate(missing) if count)
-    path: dict[int, int] = {}
-    while index not in path:
-        path[index] = len(path)
-        index = next(i for i in sorted(inputs[index]) if missing[i])
-    cycle = list(path)[path[index] :][::-1]
-    names = [describe_proto(nodes[i], i) for i in cycle[:8]]
-    return ModelError(
-        "GO105",
-        "the graph has a cycle",
-        where=where,
-        found=" → ".join([*names, "…" if len(cycle) > 8 else names[0]]),
-        expected="nodes that can be put in order",
-        next_step="Export the model again; ONNX expresses loops by Loop and Scan.",
     )

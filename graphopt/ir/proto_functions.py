@@ -84,8 +84,8 @@ def _label(key: Key) -> str:
 def _callees_first(calls: dict[Key, list[onnx.NodeProto]]) -> Iterator[Key]:
     """The functions in an order in which callees come before callers; without recursion in Python."""
     done: set[Key] = set()
-    for start in calls:
-        path: dict[Key, Iterator[onnx.NodeProto]] = {} if start in done else {start: iter(calls[start])}
+    for start, first in calls.items():
+        path: dict[Key, Iterator[onnx.NodeProto]] = {} if start in done else {start: iter(first)}
         while path:
             key = next(reversed(path))
             callee = next((c for n in path[key] if (c := _key(n)) not in done), None)

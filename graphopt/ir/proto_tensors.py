@@ -147,7 +147,7 @@ def check_type(proto: onnx.TypeProto, where: str, depth: int = 0) -> None:
             "GO112",
             f"its type is a {kind.removesuffix('_type').replace('_', ' ')}, which graphopt has no form for",
             where=where,
-            next_step="Export the model so that it takes and gives tensors (scikit-learn: option zipmap=False).",
+            next_step="Export the model so that it takes and gives tensors (scikit-learn: zipmap=False).",
         )
     if kind != "tensor_type":
         return

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import onnx
 import onnx_ir
-from google.protobuf.message import EncodeError
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from onnx_ir.serde import SerdeError
 
 from graphopt.errors import OutputError
@@ -31,6 +31,7 @@ from graphopt.ir import (
     LazyTensor,
     Model,
     Node,
+    Shape,
     TensorProtocol,
     Value,
     tensor,
@@ -63,20 +64,21 @@ def save(model: Model, path: str | os.PathLike[str], *, external_data: bool | No
     target = _target(os.fspath(path))
     suffix = os.path.splitext(target)[1].lower()
     values = [v for g in walk_graphs(model.graph) for v in g.initializers.values()]
-    values = [v for v in values if v.const_value is not None]
-    total = sum(_nbytes(v.const_value) for v in values)
+    weights = {v: v.const_value for v in values if v.const_value is not None}
+    total = sum(_nbytes(weight) for weight in weights.values())
     if external_data is None:
         external_data = total > EXTERNAL_ABOVE_BYTES
     if not external_data:
-        with _inlined(model, values, {}):
+        with _inlined(model, weights, {}):
             data = _serialize(model, suffix, target)
         with _Replacement(target) as graph_file:
             graph_file.write(data)
             graph_file.finish()
             graph_file.commit()
         return
-    outside = {v: v.const_value for v in values if _is_large(v.const_value)}
-    layout, offset = {}, 0
+    outside = {v: weight for v, weight in weights.items() if _nbytes(weight) >= SMALLEST_EXTERNAL_BYTES}
+    layout: dict[Value, int] = {}
+    offset = 0
     for value, weight in outside.items():
         if weight.nbytes >= ALIGNMENT_BYTES:
             offset = -(-offset // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
@@ -86,11 +88,17 @@ def save(model: Model, path: str | os.PathLike[str], *, external_data: bool | No
     location = os.path.basename(data_target)
     placeholders = {
         v: ExternalTensor(
-            location, layout[v], t.nbytes, t.dtype, shape=t.shape, name=v.name or "", doc_string=t.doc_string
+            location,
+            layout[v],
+            t.nbytes,
+            t.dtype,
+            shape=Shape(t.shape.numpy()),
+            name=v.name or "",
+            doc_string=t.doc_string,
         )
         for v, t in outside.items()
     }
-    with _inlined(model, values, placeholders):
+    with _inlined(model, weights, placeholders):
         data = _serialize(model, suffix, target)
     with _Replacement(data_target) as data_file, _Replacement(target) as graph_file:
         for value, weight in outside.items():
@@ -135,22 +143,20 @@ def _unwritable(path: str, error: Exception) -> OutputError:
     )
 
 
-def _is_large(weight: TensorProtocol | None) -> bool:
-    return weight is not None and weight.dtype != DataType.STRING and weight.nbytes >= SMALLEST_EXTERNAL_BYTES
-
-
-def _nbytes(weight: TensorProtocol | None) -> int:
-    return 0 if weight is None or weight.dtype == DataType.STRING else int(weight.nbytes)
+def _nbytes(weight: TensorProtocol) -> int:
+    """The bytes that could lie in another file; strings cannot."""
+    return 0 if weight.dtype == DataType.STRING else int(weight.nbytes)
 
 
 @contextmanager
-def _inlined(model: Model, values: list[Value], placeholders: dict[Value, ExternalTensor]) -> Iterator[None]:
+def _inlined(
+    model: Model, weights: dict[Value, TensorProtocol], placeholders: dict[Value, ExternalTensor]
+) -> Iterator[None]:
     """Within it, weights are `placeholders` or hold their data themselves; afterwards they are as before."""
-    before = [(v, v.const_value) for v in values]
     attributes: list[tuple[Node, str, Attr]] = []
     try:
-        for value in values:
-            value.const_value = placeholders.get(value) or _own(value.const_value)
+        for value, weight in weights.items():
+            value.const_value = placeholders[value] if value in placeholders else _own(weight)
         for graph in walk_graphs(model.graph):
             for node in graph:
                 for name, attr in list(node.attributes.items()):
@@ -159,7 +165,7 @@ def _inlined(model: Model, values: list[Value], placeholders: dict[Value, Extern
                         node.attributes[name] = own
         yield
     finally:
-        for value, weight in before:
+        for value, weight in weights.items():
             value.const_value = weight
         for node, name, attr in attributes:
             node.attributes[name] = attr
@@ -168,7 +174,7 @@ def _inlined(model: Model, values: list[Value], placeholders: dict[Value, Extern
 def _own(weight: Any) -> Any:
     """`weight` in a form that is written with its data instead of the name of a file."""
     if isinstance(weight, LazyTensor) and weight.dtype == DataType.STRING:
-        return weight.evaluate()
+        return weight.raw  # evaluates it
     if isinstance(weight, ExternalTensor):
         return tensor(
             weight.numpy(),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from graphopt.errors import ModelError
 
@@ -315,7 +315,7 @@ def parse_text(text: str, name: str) -> onnx.ModelProto:
 
 def _parse_format(data: bytes, form: str, name: str) -> onnx.ModelProto:
     """The model in one of protobuf's own text forms."""
-    from google.protobuf import json_format, text_format
+    from google.protobuf import json_format, text_format  # type: ignore[import-untyped]
 
     proto = onnx.ModelProto()
     text = _decode(data, name)
