@@ -100,7 +100,6 @@ def lower_ort(
         device_id=device_id,
         engines=summary.engines,
     )
-    on_cpu = summary.nodes["shape"] + summary.nodes["fallback"]
     if summary.nodes["fallback"]:
         ops = ", ".join(f"{op} ({count})" for op, count in summary.fallback_ops.items())
         notes.append(
@@ -110,7 +109,7 @@ def lower_ort(
     return OrtPlan(
         target=str(target),
         providers=[(name, chosen.values) for name, chosen in options.items()],
-        session_options=choosing.session_options(strict, target.kind != "cpu" and on_cpu == 0),
+        session_options=choosing.session_options(),
         placement=placements,
         summary=summary,
         reasons={name: chosen.reasons for name, chosen in options.items() if chosen.reasons},

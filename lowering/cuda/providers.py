@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from graphopt.errors import LoweringError, UsageError
-from graphopt.ir import Model, SymbolicDim
+from graphopt.ir import DataType, Model, SymbolicDim
 from graphopt.ir.query import is_op, static_shape
 from graphopt.lowering.cuda.placement import CUDA, PROVIDERS, TENSORRT
 from graphopt.target import Target
@@ -121,9 +121,14 @@ def _tensorrt(
     notes: list[str],
 ) -> None:
     options.set("device_id", device_id, "the device that was asked for")
-    options.set("trt_fp16_enable", precision == "fp16", "float16 kernels only where float16 was asked for")
-    options.set("trt_bf16_enable", precision == "bf16", "bfloat16 kernels only where bfloat16 was asked for")
-    if precision == "fp16":
+    used = {value.dtype for node in model.graph.all_nodes() for value in node.outputs}
+    half = precision == "fp16" or (precision is None and DataType.FLOAT16 in used)
+    brain = precision == "bf16" or (precision is None and DataType.BFLOAT16 in used)
+    options.set(
+        "trt_fp16_enable", half, "float16 kernels only where float16 was asked for or is in the model"
+    )
+    options.set("trt_bf16_enable", brain, "bfloat16 kernels only where it was asked for or is in the model")
+    if half:
         options.set(
             "trt_layer_norm_fp32_fallback", True, "the sums of a normalization overflow float16 easily"
         )
@@ -150,6 +155,10 @@ def _tensorrt(
         notes.append(
             f"The ranges of dimensions are not passed on: with {engines} engines TensorRT would want them "
             "for the tensors between engines too. It widens its ranges as shapes come."
+        )
+    elif any(set(":,") & set(value.name or "") for value in model.graph.inputs):
+        notes.append(
+            "The ranges of dimensions are not passed on: TensorRT's profiles cannot name an input with : or ,"
         )
     else:
         for name, text in _profile_texts(model, profiles).items():
@@ -199,19 +208,14 @@ def _range_of(dim: int | SymbolicDim, profiles: Profiles, missing: dict[str, Non
     return low, likely, high
 
 
-def session_options(strict: bool, all_on_accelerator: bool) -> dict[str, Any]:
+def session_options() -> dict[str, Any]:
     """The options of the session itself, as plain data.
 
-    Args:
-        all_on_accelerator: nothing at all is predicted on the CPU, so that in strict mode ONNX Runtime
-            itself can be told to refuse a CPU node (it counts arithmetic on shapes as one).
+    ONNX Runtime's log stays silent: what matters in it reaches the caller as an error or as a fallback.
     """
-    entries: dict[str, str] = {}
-    if strict and all_on_accelerator:
-        entries["session.disable_cpu_ep_fallback"] = "1"
     return {
         "graph_optimization_level": "ORT_ENABLE_ALL",
         "intra_op_num_threads": None,
         "log_severity_level": 4,
-        "config_entries": entries,
+        "config_entries": {},
     }

@@ -1,0 +1,315 @@
+"""Run an ONNX model with ONNX Runtime, by the plan that the CUDA lowering made."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path, PurePath
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from graphopt.errors import ArtifactError, ModelError, PolicyError, UnsupportedError, UsageError
+from graphopt.runtime.devices import why_unusable
+from graphopt.runtime.feeds import FeedSpec, check_feeds
+
+CPU = "CPUExecutionProvider"
+PLAN_SCHEMA = "graphopt.ort-plan/1"
+Providers = Sequence[str | tuple[str, Mapping[str, str]] | list[Any]]
+
+_DTYPES = {
+    "float": "float32",
+    "double": "float64",
+    "float16": "float16",
+    "bool": "bool",
+    "string": "string",
+    "bfloat16": "bfloat16",
+    "float8e4m3fn": "float8_e4m3fn",
+    "float8e4m3fnuz": "float8_e4m3fnuz",
+    "float8e5m2": "float8_e5m2",
+    "float8e5m2fnuz": "float8_e5m2fnuz",
+    "complex64": "complex64",
+    "complex128": "complex128",
+    **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+"""ONNX Runtime's element types by their numpy names."""
+
+_OPAQUE = {
+    np.dtype(ml_dtypes.bfloat16): 16,
+    np.dtype(ml_dtypes.float8_e4m3fn): 17,
+    np.dtype(ml_dtypes.float8_e4m3fnuz): 18,
+    np.dtype(ml_dtypes.float8_e5m2): 19,
+    np.dtype(ml_dtypes.float8_e5m2fnuz): 20,
+}
+"""Types that ONNX Runtime does not exchange as numpy arrays, with their ONNX number."""
+
+_PLAN_OPTIONS = frozenset(
+    {
+        "arena_extend_strategy",
+        "cudnn_conv_algo_search",
+        "device_id",
+        "enable_cuda_graph",
+        "trt_bf16_enable",
+        "trt_detailed_build_log",
+        "trt_engine_cache_enable",
+        "trt_engine_cache_path",
+        "trt_fp16_enable",
+        "trt_layer_norm_fp32_fallback",
+        "trt_profile_max_shapes",
+        "trt_profile_min_shapes",
+        "trt_profile_opt_shapes",
+        "trt_timing_cache_enable",
+        "trt_timing_cache_path",
+        "use_tf32",
+    }
+)
+"""What a plan may set: it may come from a stranger's artifact, and other options load libraries by path."""
+
+
+class OrtSession:
+    """An ONNX Runtime session whose inputs are checked and whose fallbacks are told.
+
+    May be used by several threads at once.
+
+    Attributes:
+        fallbacks: the providers that were asked for and are not used, each with the reason.
+        specs: the inputs.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | bytes,
+        plan: Mapping[str, Any] | Providers | None = None,
+        *,
+        strict: bool = False,
+        record_assignment: bool = False,
+    ) -> None:
+        """Create the session.
+
+        Args:
+            model: a file (external data is read beside it) or a serialized model.
+            plan: a plan as JSON (``graphopt.ort-plan/1``), or providers in order; None: the CPU.
+            strict: refuse to run without a provider that was asked for.
+            record_assignment: let :meth:`assignment` tell which provider each node went to.
+
+        Raises:
+            PolicyError: GO501, in strict mode.
+            ArtifactError: GO602, `plan` is none of ours.
+            ModelError: GO604, ONNX Runtime refuses the model.
+            UnsupportedError: GO202, an input is no tensor.
+        """
+        import onnxruntime
+
+        settings = _checked_plan(plan) if isinstance(plan, Mapping) else {"providers": plan or [CPU]}
+        folder = None if isinstance(model, bytes) else Path(model).resolve().parent
+        self.fallbacks: list[str] = []
+        chosen = self._usable(settings.get("providers") or [CPU], folder)
+        self._check_strict(strict)
+        options = _session_options(settings.get("session_options") or {})
+        if record_assignment:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        self._errors = _runtime_errors()
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model if isinstance(model, bytes) else os.fspath(model),
+                options,
+                providers=chosen,
+                enable_fallback=0,
+            )
+        except self._errors as error:
+            raise _failure("ONNX Runtime cannot load the model", error) from error
+        self._session.disable_fallback()
+        used = self._session.get_providers()
+        self.fallbacks += [
+            f"{name}: ONNX Runtime could not start it" for name, _ in chosen if name not in used
+        ]
+        self._check_strict(strict)
+        self.specs = [
+            *(_spec(node, optional=False) for node in self._session.get_inputs()),
+            *(_spec(node, optional=True) for node in self._session.get_overridable_initializers()),
+        ]
+        outputs = self._session.get_outputs()
+        self._output_names = [node.name for node in outputs]
+        opaque = {dtype.name for dtype in _OPAQUE}
+        self._by_value = any(spec.dtype in opaque for spec in self.specs) or any(
+            _DTYPES.get(_element(node.type) or "") in opaque for node in outputs
+        )
+
+    def _usable(self, wanted: Providers, folder: Path | None) -> list[tuple[str, dict[str, str]]]:
+        chosen = []
+        for entry in wanted:
+            name, options = (entry, {}) if isinstance(entry, str) else (entry[0], dict(entry[1]))
+            reason = why_unusable(name)
+            if reason is None:
+                chosen.append((name, _with_folder(options, folder)))
+            else:
+                self.fallbacks.append(f"{name}: {reason}")
+        if not any(name == CPU for name, _ in chosen):
+            chosen.append((CPU, {}))
+        return chosen
+
+    def _check_strict(self, strict: bool) -> None:
+        if strict and self.fallbacks:
+            raise PolicyError(
+                "GO501",
+                "strict mode refuses to run without " + "; ".join(self.fallbacks),
+                next_step="Run on a machine that has it, or without --strict.",
+                details={"fallbacks": list(self.fallbacks)},
+            )
+
+    @property
+    def providers(self) -> list[str]:
+        """The providers in use, in the order in which they were offered the nodes."""
+        return list(self._session.get_providers())
+
+    @property
+    def output_names(self) -> list[str]:
+        """The outputs, in the model's order."""
+        return list(self._output_names)
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The outputs for `feeds`, by name; an output that is a sequence is a list of arrays.
+
+        Raises:
+            FeedError: GO603, the feeds do not fit the inputs.
+            ModelError: GO604, ONNX Runtime fails on them.
+        """
+        arrays = check_feeds(self.specs, feeds)
+        try:
+            if self._by_value:
+                values = {name: _to_value(array) for name, array in arrays.items()}
+                results = [
+                    _from_value(v) for v in self._session.run_with_ort_values(self._output_names, values)
+                ]
+            else:
+                results = self._session.run(self._output_names, arrays)
+        except self._errors as error:
+            raise _failure("ONNX Runtime failed while running the model", error) from error
+        return dict(zip(self._output_names, results, strict=True))
+
+    def assignment(self) -> dict[str, str]:
+        """Node name → provider, as ONNX Runtime assigned them (after its own fusions).
+
+        Needs ``record_assignment=True``.
+        """
+        groups = self._session.get_provider_graph_assignment_info()
+        return {node.name: group.ep_name for group in groups for node in group.get_nodes()}
+
+
+def _checked_plan(plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`plan`, if it is one and sets only what a plan may set.
+
+    Raises:
+        ArtifactError: GO602.
+    """
+    problem = None
+    if plan.get("schema") != PLAN_SCHEMA:
+        problem = f"schema {plan.get('schema')!r}"
+    for name, options in plan.get("providers") or []:
+        if unknown := sorted(set(options) - _PLAN_OPTIONS):
+            problem = f"{name} option {unknown[0]!r}"
+        for key, value in options.items():
+            path = PurePath(str(value))
+            if key.endswith("_path") and (path.is_absolute() or ".." in path.parts):
+                problem = f"{key}={value!r}"
+    entries = (plan.get("session_options") or {}).get("config_entries")
+    if entries:
+        problem = f"session entry {sorted(entries)[0]!r}"
+    if problem:
+        raise ArtifactError("GO602", "not a plan for ONNX Runtime that graphopt wrote", found=problem)
+    return plan
+
+
+def _session_options(settings: Mapping[str, Any]) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    level = str(settings.get("graph_optimization_level") or "ORT_ENABLE_ALL")
+    levels = onnxruntime.GraphOptimizationLevel.__members__
+    if level not in levels:
+        raise UsageError(
+            "GO701", "unknown graph_optimization_level", found=level, expected=f"one of {', '.join(levels)}"
+        )
+    options.graph_optimization_level = levels[level]
+    options.log_severity_level = int(settings.get("log_severity_level", 4))
+    threads = settings.get("intra_op_num_threads")
+    if threads is not None:
+        options.intra_op_num_threads = int(threads)
+    return options
+
+
+def _with_folder(options: Mapping[str, Any], folder: Path | None) -> dict[str, str]:
+    """Provider options whose cache paths stand beside the model; without a folder nothing is cached."""
+    resolved = {str(key): str(value) for key, value in options.items()}
+    for cache_name in ("engine", "timing"):
+        enable, path = f"trt_{cache_name}_cache_enable", f"trt_{cache_name}_cache_path"
+        if path not in resolved or os.path.isabs(resolved[path]):
+            continue
+        if folder is None:
+            del resolved[path]
+            resolved[enable] = "False"
+        else:
+            resolved[path] = str(folder / resolved[path])
+    return resolved
+
+
+@cache
+def _runtime_errors() -> tuple[type[Exception], ...]:
+    """Everything that ONNX Runtime raises: one class per status code, and what pybind11 translates to."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    own = [v for v in vars(state).values() if isinstance(v, type) and issubclass(v, Exception)]
+    return (*own, RuntimeError, ValueError)
+
+
+def _failure(what: str, error: Exception) -> ModelError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ModelError("GO604", what, found=lines[0] if lines else type(error).__name__)
+
+
+def _element(type_: str) -> str | None:
+    """``tensor(float)`` → ``float``; None for sequences, maps and optionals."""
+    return type_[len("tensor(") : -1] if type_.startswith("tensor(") else None
+
+
+def _spec(node: Any, optional: bool) -> FeedSpec:
+    dtype = _DTYPES.get(_element(node.type) or "")
+    if dtype is None:
+        raise UnsupportedError(
+            "GO202", "an input of this type cannot be fed", where=repr(node.name), found=node.type
+        )
+    # A dimension without a name fits any size, whatever the others are.
+    shape = tuple(
+        dim if dim is not None else f"{node.name}.{axis}" for axis, dim in enumerate(node.shape or ())
+    )
+    return FeedSpec(node.name, dtype, shape, optional)
+
+
+def _to_value(array: np.ndarray) -> Any:
+    from onnxruntime import OrtValue
+
+    number = _OPAQUE.get(array.dtype)
+    if number is not None:
+        bits = np.array(array, order="C", copy=None).view(f"u{array.dtype.itemsize}")
+        return OrtValue.ortvalue_from_numpy_with_onnx_type(bits, number)
+    if array.dtype == object:
+        raise UnsupportedError("GO202", "strings beside bfloat16 or float8 cannot be fed")
+    return OrtValue.ortvalue_from_numpy(np.array(array, order="C", copy=None))
+
+
+def _from_value(value: Any) -> Any:
+    """The array in an OrtValue; for types unknown to ONNX Runtime's numpy bridge, a copy of its bytes."""
+    element = _element(value.data_type())
+    dtype = np.dtype(_DTYPES[element]) if element in _DTYPES and element != "string" else None
+    if dtype not in _OPAQUE or dtype is None:
+        return value.numpy()
+    if value.device_name() != "cpu":
+        raise UnsupportedError("GO202", "an output of this type was left on the device", found=element)
+    shape = tuple(value.shape())
+    count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if count == 0:
+        return np.empty(shape, dtype)
+    return np.frombuffer(ctypes.string_at(value.data_ptr(), count), dtype).reshape(shape).copy()
