@@ -10,7 +10,7 @@ import numpy as np
 
 from graphopt.ir import Node, Value
 from graphopt.ir.query import attribute, constant, constant_tensor, rank, static_shape
-from graphopt.passes._matching import is_float, numbers
+from graphopt.passes._matching import attributes_of, is_float, numbers
 from graphopt.transform import NoMatch, Rewriter
 
 LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -85,7 +85,7 @@ def rescale(node: Node, factor: np.ndarray, shift: np.ndarray, rewriter: Rewrite
 
 
 def _rebuilt(node: Node, weight: Value, bias: Value | None, rewriter: Rewriter) -> Value | NoMatch:
-    x, attributes = node.inputs[0], dict(node.attributes)
+    x, attributes = node.inputs[0], attributes_of(node)
     op_type = node.op_type
     if op_type == "MatMul" and bias is not None:
         if rank(x) != 2:
@@ -108,7 +108,7 @@ def _scaled_bias(node: Node, factor: np.ndarray, shift: np.ndarray) -> np.ndarra
         old, scale = channel_vector(value, 1, 0, factor.size), 1.0
     if old is None:
         return NoMatch("the bias is not one constant per channel", value.name)
-    return old * scale * factor + shift
+    return np.asarray(old * scale * factor + shift)
 
 
 def _along_channels(node: Node, shape: tuple[int, ...], factor: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -67,13 +68,23 @@ def is_about(found: float | None, wanted: float, dtype: np.dtype | None = None) 
         return False
     tolerance = NUMBER_TOLERANCE
     if dtype is not None and dtype.itemsize == 2:
-        tolerance = max(tolerance, float(ml_dtypes.finfo(dtype).eps))
+        tolerance = max(tolerance, float(limits(dtype).eps))
     return abs(found - wanted) <= tolerance * abs(wanted)
 
 
 def numpy_dtype(value: Value) -> np.dtype | None:
     """The numpy dtype of `value`, or None if unknown."""
     return None if value.dtype is None else value.dtype.numpy()
+
+
+def limits(dtype: np.dtype) -> Any:
+    """What ``finfo`` says of a float `dtype`, bfloat16 included."""
+    return ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+
+
+def attributes_of(node: Node) -> dict[str, Any]:
+    """The attributes of `node`, as keyword arguments for a node like it."""
+    return dict(node.attributes)
 
 
 def leaves_the_pattern(nodes: Iterable[Node], root: Node) -> Value | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from graphopt.ir import DataType, Graph, Model, Node, TensorProtocol, Value
+from graphopt.ir import DataType, Graph, Model, Node, TensorProtocol, TensorType, Value
 from graphopt.ir.edit import Namer, make_node, remove_dead
 from graphopt.ir.provenance import merge_origins
-from graphopt.ir.query import constant_tensor, is_op
+from graphopt.ir.query import constant_tensor, is_op, subgraphs
 
+SMALL_INTEGERS = frozenset({DataType.BOOL, DataType.INT8, DataType.UINT8, DataType.INT16, DataType.UINT16})
 Converter = Callable[[TensorProtocol, str], TensorProtocol]
 
 
@@ -32,6 +33,21 @@ class Retyper:
         self._narrow: dict[Value, Value] = {}
         self._wide: dict[Value, Value] = {}
         self._left: dict[Value, None] = {}
+
+    def run(self, visit: Callable[[Node], None]) -> None:
+        """Visit every node in graph order, those of a body before the node that holds it.
+
+        `visit` retypes or restores the node. Outputs of every graph have their types back afterwards.
+        """
+        self._run(self.model.graph, visit)
+        self.clean_up()
+
+    def _run(self, graph: Graph, visit: Callable[[Node], None]) -> None:
+        for node in list(graph):
+            for body in subgraphs(node):
+                self._run(body, visit)
+            visit(node)
+        self.restore_outputs(graph)
 
     def narrow(self, value: Value) -> Value:
         """`value` in the narrow type: itself, a constant, what it was widened from, or a Cast."""
@@ -56,7 +72,8 @@ class Retyper:
             if value is not None:
                 self._replace_input(node, index, self.narrow(value))
         for index in outputs:
-            node.outputs[index].dtype = self.narrow_type
+            # A new type object: clones of the model share the old one.
+            node.outputs[index].type = TensorType(self.narrow_type)
             self.retyped.add(node.outputs[index])
 
     def restore(self, node: Node, but: Iterable[int] = ()) -> None:
@@ -83,9 +100,9 @@ class Retyper:
         remove_dead(p for v in self._left if (p := v.producer()) is not None)
         for value in self._left:
             graph = value.graph
-            if constant_tensor(value) is not None and graph is not None and value.name is not None:
-                if not value.uses() and not value.is_graph_output():
-                    del graph.initializers[value.name]
+            unused = not value.uses() and not value.is_graph_output()
+            if unused and constant_tensor(value) is not None and graph is not None and value.name is not None:
+                del graph.initializers[value.name]
 
     def _replace_input(self, node: Node, index: int, new: Value) -> None:
         old = node.inputs[index]
@@ -107,6 +124,8 @@ class Retyper:
             origin = source.inputs[0]
             if origin is not None and origin.dtype == self.narrow_type:
                 return origin
+            if origin is not None and self.narrow_type == DataType.INT32 and origin.dtype in SMALL_INTEGERS:
+                return self._cast(origin, self.narrow_type)
         return self._cast(value, self.narrow_type)
 
     def _cast(self, value: Value, to: DataType) -> Value:

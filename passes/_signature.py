@@ -46,7 +46,7 @@ def typed_operands(
     if schema is None or any(True for _ in subgraphs(node)):
         return None
     present = [v for v in (*node.inputs, *node.outputs) if v is not None]
-    if not all(is_tensor(v) for v in present):
+    if not all(is_tensor(v) for v in present) or any(v.dtype is None for v in node.outputs):
         return None
     inputs = {
         i: _variable(schema.inputs, i)

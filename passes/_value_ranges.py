@@ -98,7 +98,7 @@ class Ranges:
 
 _FIRST_OPERAND = frozenset(
     {
-        *("Expand", "Flatten", "Gather", "GatherElements", "Identity", "Reshape", "ReduceMax", "ReduceMin"),
+        *("Expand", "Flatten", "Gather", "GatherElements", "Identity", "Reshape"),
         *("Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
     }
 )

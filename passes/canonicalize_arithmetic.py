@@ -8,7 +8,7 @@ import numpy as np
 
 from graphopt.ir import DataType, Node
 from graphopt.ir.query import constant, constant_tensor
-from graphopt.passes._matching import is_float, scalar_factor
+from graphopt.passes._matching import attributes_of, is_float, limits, scalar_factor
 from graphopt.transform import NoMatch, Rewriter, RulePass, rule
 from graphopt.transform.rule import Replacement
 
@@ -19,7 +19,7 @@ def constant_to_the_right(node: Node, rewriter: Rewriter) -> Replacement:
     a, b = node.inputs
     if constant_tensor(a) is None or constant_tensor(b) is not None:
         return NoMatch("the left operand is not the only constant")
-    return rewriter.op(node.op_type, b, a, **dict(node.attributes))
+    return rewriter.op(node.op_type, b, a, **attributes_of(node))
 
 
 @rule("Div")
@@ -32,8 +32,7 @@ def division_by_power_of_two(node: Node, rewriter: Rewriter) -> Replacement:
     mantissa, _ = np.frexp(values.astype(np.float64))
     if not np.all(np.abs(mantissa) == 0.5):
         return NoMatch("the divisor is not a power of two", divisor.name if divisor else None)
-    wide = 1.0 / values.astype(np.float64)
-    inverse = wide.astype(values.dtype)
+    inverse = np.asarray(1.0 / values.astype(np.float64)).astype(values.dtype)
     if not np.all(np.isfinite(inverse)) or not np.all(_normal(values) & _normal(inverse)):
         return NoMatch("the power of two or its inverse is not a normal number")
     return rewriter.op("Mul", x, rewriter.const(inverse, "reciprocal"))
@@ -41,9 +40,7 @@ def division_by_power_of_two(node: Node, rewriter: Rewriter) -> Replacement:
 
 def _normal(values: np.ndarray) -> np.ndarray:
     """Where `values` are not so small that a processor may flush them to zero."""
-    import ml_dtypes
-
-    return np.abs(values.astype(np.float64)) >= float(ml_dtypes.finfo(values.dtype).smallest_normal)
+    return np.asarray(np.abs(values.astype(np.float64)) >= float(limits(values.dtype).smallest_normal))
 
 
 @rule("Pow")

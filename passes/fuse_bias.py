@@ -9,7 +9,7 @@ import numpy as np
 from graphopt.ir import Node, Value
 from graphopt.ir.query import attribute, rank
 from graphopt.passes._channels import channel_count, channel_vector, rescale
-from graphopt.passes._matching import is_float, made_for, numbers, split_constant
+from graphopt.passes._matching import attributes_of, is_float, made_for, numbers, split_constant
 from graphopt.transform import Exactness, NoMatch, Rewriter, RulePass, rule
 from graphopt.transform.rule import Replacement
 
@@ -58,7 +58,7 @@ def bias_of_gemm(node: Node, rewriter: Rewriter) -> Replacement:
         return NoMatch("the constant is not a float matrix, vector or scalar", other.name)
     if not _broadcasts_into(added.shape, y):
         return NoMatch("adding the constant would change the shape", other.name)
-    total = sign * added.astype(np.float64)
+    total = np.asarray(sign * added.astype(np.float64))
     old = gemm.inputs[2] if len(gemm.inputs) > 2 else None
     if old is not None:
         previous = numbers(old)
@@ -68,10 +68,10 @@ def bias_of_gemm(node: Node, rewriter: Rewriter) -> Replacement:
         if total.size > max(added.size, previous.size):
             return NoMatch("the sum of the two constants is larger than each", old.name)
     with np.errstate(over="ignore", invalid="ignore"):
-        bias = total.astype(added.dtype)
+        bias = np.asarray(total).astype(added.dtype)
     if not np.all(np.isfinite(bias)):
         return NoMatch("the sum of the constants overflows its type", other.name)
-    attributes = {k: v for k, v in gemm.attributes.items() if k != "beta"}
+    attributes = {k: v for k, v in attributes_of(gemm).items() if k != "beta"}
     return rewriter.op(
         "Gemm", gemm.inputs[0], gemm.inputs[1], rewriter.const(bias, "bias"), stem=gemm.name, **attributes
     )

@@ -10,7 +10,7 @@ import numpy as np
 from graphopt.ir import Model, Node, Value
 from graphopt.ir.query import attribute, rank, static_shape
 from graphopt.passes._channels import LINEAR, channel_axis, channel_count, channel_vector, rescale
-from graphopt.passes._matching import is_float, made_for, numbers, split_constant
+from graphopt.passes._matching import attributes_of, is_float, made_for, numbers, split_constant
 from graphopt.transform import Changes, Exactness, NoMatch, Rewriter, RulePass, rule
 from graphopt.transform.rule import Replacement, Rule, apply_rules
 
@@ -138,7 +138,7 @@ def conv_of_batch_normalization(node: Node, rewriter: Rewriter) -> Replacement:
         normalization.inputs[0],
         rewriter.const(new_weight, "weight"),
         rewriter.const(narrow_bias, "bias") if bias is not None or np.any(new_bias != 0) else None,
-        **dict(node.attributes),
+        **attributes_of(node),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from graphopt.ir import Node, Value
 from graphopt.ir.query import attribute, is_op, rank, same_dim
-from graphopt.passes._matching import is_float, made_for, produced_by
+from graphopt.passes._matching import attributes_of, is_float, made_for, produced_by
 from graphopt.transform import Exactness, NoMatch, Rewriter, RulePass, rule
 from graphopt.transform.rule import Replacement
 
@@ -31,7 +31,7 @@ def matmul_plus_bias(node: Node, rewriter: Rewriter) -> Replacement:
         if addend is None or y is None or not _broadcasts_into(addend, y):
             reason = NoMatch("the sum may be of another shape than the product", product.name)
             continue
-        attributes = {k: v for k, v in product.attributes.items() if k != "beta"}
+        attributes = {k: v for k, v in attributes_of(product).items() if k != "beta"}
         return rewriter.op("Gemm", *product.inputs[:2], addend, stem=product.name, **attributes)
     return reason
 
@@ -73,7 +73,7 @@ def product_of_transpose(node: Node, rewriter: Rewriter) -> Replacement:
         flips[name] = 1 - int(attribute(node, name, 0))
     if not flips:
         return NoMatch("no Transpose there")
-    return rewriter.op("Gemm", *operands, **(dict(node.attributes) | flips))
+    return rewriter.op("Gemm", *operands, **(attributes_of(node) | flips))
 
 
 @dataclasses.dataclass(frozen=True)

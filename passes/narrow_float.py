@@ -8,8 +8,9 @@ import re
 import numpy as np
 
 from graphopt.errors import UsageError
-from graphopt.ir import DataType, Graph, LazyTensor, Model, Node, TensorProtocol, Value, tensor
-from graphopt.ir.query import constant_tensor, is_op, subgraphs
+from graphopt.ir import DataType, LazyTensor, Model, Node, TensorProtocol, Value, tensor
+from graphopt.ir.query import constant, constant_tensor, is_op
+from graphopt.passes._matching import limits, numbers
 from graphopt.passes._retype import Retyper
 from graphopt.passes._signature import TypedOperands, typed_operands
 from graphopt.transform import Changes, Exactness, Pass
@@ -49,8 +50,8 @@ class NarrowFloat(Pass):
     such type at the model's opset, and control flow keep float32; bodies are narrowed inside.
     Weights are converted when they are written, not before.
 
-    float16: a constant out of its range is clamped to the largest finite number and counted; a
-    scalar that would become 0 keeps its user in float32.
+    A constant out of the type's range is clamped to the largest finite number, and counted; a scalar
+    that would become 0 keeps its user in float32.
 
     Options:
         to: ``bf16`` or ``fp16``.
@@ -94,18 +95,10 @@ class _Narrowing:
         self._clamped: set[Value] = set()
 
     def run(self) -> Changes:
-        self._graph(self.model.graph)
-        self.retyper.clean_up()
+        self.retyper.run(self._node)
         if self._clamped:
-            self.changes.counts["constant clamped to the range of float16"] += len(self._clamped)
+            self.changes.counts[f"constant clamped to the range of {self.narrow.name}"] += len(self._clamped)
         return self.changes
-
-    def _graph(self, graph: Graph) -> None:
-        for node in list(graph):
-            for body in subgraphs(node):
-                self._graph(body)
-            self._node(node)
-        self.retyper.restore_outputs(graph)
 
     def _node(self, node: Node) -> None:
         """Narrow `node` or make it read float32."""
@@ -151,12 +144,14 @@ class _Narrowing:
         return None
 
     def _constant_problem(self, value: Value) -> str | None:
-        """What float16 would do to a constant: "clamped", "vanishes" (scalars only) or None."""
-        if self.narrow != DataType.FLOAT16:
-            return None
+        """What the narrow type does to a constant: "clamped", "vanishes" (scalars only) or None.
+
+        bfloat16 has nearly the range of float32, so there only small constants, masks, are read.
+        """
         if value not in self._fits:
-            found = constant_tensor(value)
-            self._fits[value] = None if found is None else _problem_in_half(found.numpy())
+            any_size = self.narrow == DataType.FLOAT16
+            found = numbers(value) if any_size else constant(value)
+            self._fits[value] = None if found is None else _problem(found, self.narrow)
         return self._fits[value]
 
     def _convert(self, wide: TensorProtocol, name: str) -> TensorProtocol:
@@ -169,19 +164,20 @@ class _Narrowing:
         )
 
 
-def _problem_in_half(array: np.ndarray) -> str | None:
-    largest = float(np.finfo(np.float16).max)
+def _largest(dtype: DataType) -> float:
+    return float(limits(dtype.numpy()).max)
+
+
+def _problem(array: np.ndarray, to: DataType) -> str | None:
     magnitude = np.abs(array)
-    if np.any((magnitude > largest) & np.isfinite(magnitude)):
+    if np.any((magnitude > _largest(to)) & np.isfinite(magnitude)):
         return "clamped"
-    if array.size == 1 and magnitude.reshape(-1)[0] > 0 and np.all(array.astype(np.float16) == 0):
+    if array.size == 1 and np.all(magnitude > 0) and np.all(array.astype(to.numpy()) == 0):
         return "vanishes"
     return None
 
 
 def narrowed(array: np.ndarray, to: DataType) -> np.ndarray:
-    """`array` in `to`, rounded to nearest; finite numbers stay finite in float16."""
-    if to == DataType.FLOAT16:
-        largest = float(np.finfo(np.float16).max)
-        array = np.where(np.isfinite(array), np.clip(array, -largest, largest), array)
-    return array.astype(to.numpy())
+    """`array` in `to`, rounded to nearest; finite numbers stay finite."""
+    largest = _largest(to)
+    return np.where(np.isfinite(array), np.clip(array, -largest, largest), array).astype(to.numpy())

@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 
 from graphopt.ir import DataType, LazyTensor, Model, Node, TensorProtocol, Value, tensor
-from graphopt.ir.query import is_op, subgraphs, walk_graphs
-from graphopt.passes._retype import Retyper
+from graphopt.ir.query import constant_tensor, is_op, walk_graphs
+from graphopt.passes._retype import Converter, Retyper
 from graphopt.passes._signature import typed_operands
-from graphopt.passes._value_ranges import INT32, Ranges, index_range
+from graphopt.passes._value_ranges import Ranges, index_range
 from graphopt.transform import Changes, Exactness, Pass
 
 _ALL, _DATA = None, (0,)
@@ -21,7 +21,7 @@ ARITHMETIC: dict[str, tuple[int, ...] | None] = {
         ("Abs", "Add", "Concat", "Div", "Identity", "Max", "Min", "Mod", "Mul", "Neg", "Sub"), _ALL
     ),
     **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Clip", "Range"), _ALL),
-    **dict.fromkeys(("Expand", "Flatten", "Gather", "GatherElements", "ReduceMax", "ReduceMin"), _DATA),
+    **dict.fromkeys(("Expand", "Flatten", "Gather", "GatherElements"), _DATA),
     **dict.fromkeys(("Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"), _DATA),
     "Where": (1, 2),
 }
@@ -105,7 +105,15 @@ def _narrowable(nodes: list[Node], ranges: Ranges, changes: Changes) -> set[Node
             changes.declined[f"{node.op_type}: its result is read as int64"] += 1
         else:
             chosen.add(node)
-    return chosen
+    return {node for node in chosen if _is_worth_it(node, chosen)}
+
+
+def _is_worth_it(node: Node, chosen: set[Node]) -> bool:
+    """Whether `node` gives numbers, or compares some that are narrow already."""
+    if any(v.dtype == DataType.INT64 for v in node.outputs):
+        return True
+    sources = [v.producer() for i in _numbers(node) if (v := node.inputs[i]) and constant_tensor(v) is None]
+    return any(source in chosen for source in sources)
 
 
 def _reads_int32(value: Value, chosen: set[Node], ranges: Ranges) -> bool:
@@ -135,36 +143,37 @@ def _index_operand(node: Node, ranges: Ranges) -> int | None:
 def _narrow_doubles(model: Model, changes: Changes) -> None:
     """Make float32 of float64 wherever the schema has it; the interface and bodies' interfaces stay."""
     retyper = Retyper(model, DataType.DOUBLE, DataType.FLOAT, _converter(DataType.FLOAT))
-    for graph in reversed(list(walk_graphs(model.graph))):
-        for node in list(graph):
-            if is_op(node, "Cast") or any(True for _ in subgraphs(node)):
-                retyper.restore(node, but=range(len(node.inputs)) if is_op(node, "Cast") else ())
-                continue
-            operands = typed_operands(node, model, DataType.DOUBLE, retyper.retyped)
-            if operands is None or is_op(node, "CastLike") or not operands.allows(DataType.FLOAT):
-                retyper.restore(node)
-                continue
-            retyper.retype(node, operands.inputs, operands.outputs)
-            retyper.restore(node, but=operands.inputs)
+
+    def visit(node: Node) -> None:
+        if is_op(node, "Cast"):
+            return  # reads either type and gives the type that it names
+        operands = typed_operands(node, model, DataType.DOUBLE, retyper.retyped)
+        if operands is None or is_op(node, "CastLike") or not operands.allows(DataType.FLOAT):
+            retyper.restore(node)
+            return
+        touched = operands.outputs or any(node.inputs[i] not in retyper.retyped for i in operands.inputs)
+        retyper.retype(node, operands.inputs, operands.outputs)
+        retyper.restore(node, but=operands.inputs)
+        if touched:
             changes.counts[f"{node.op_type} in float32"] += 1
-        retyper.restore_outputs(graph)
-    retyper.clean_up()
+
+    retyper.run(visit)
 
 
-class _Converter:
-    def __init__(self, to: DataType) -> None:
-        self.to = to
+def _converter(to: DataType) -> Converter:
+    """Conversion of a constant to `to`, done when its numbers are read."""
 
-    def __call__(self, wide: TensorProtocol, name: str) -> TensorProtocol:
-        """`wide` in the narrower type, converted when it is read."""
-        with np.errstate(over="ignore"):
-            return LazyTensor(
-                lambda: tensor(wide.numpy().astype(self.to.numpy()), name=name),
-                dtype=self.to,
-                shape=wide.shape,  # type: ignore[arg-type]
-                name=name,
-            )
+    def convert(wide: TensorProtocol, name: str) -> TensorProtocol:
+        return LazyTensor(
+            lambda: tensor(_converted(wide.numpy(), to), name=name),
+            dtype=to,
+            shape=wide.shape,  # type: ignore[arg-type]
+            name=name,
+        )
+
+    return convert
 
 
-def _converter(to: DataType) -> _Converter:
-    return _Converter(to)
+def _converted(array: np.ndarray, to: DataType) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return array.astype(to.numpy())

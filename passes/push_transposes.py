@@ -9,7 +9,7 @@ import numpy as np
 
 from graphopt.ir import Node, Value
 from graphopt.ir.query import attribute, constant, constant_tensor, ints, is_op, only_use, rank
-from graphopt.passes._matching import produced_by
+from graphopt.passes._matching import attributes_of, produced_by
 from graphopt.transform import Exactness, NoMatch, Rewriter, RulePass, rule
 from graphopt.transform.rule import Replacement
 
@@ -123,7 +123,7 @@ def one_operand(node: Node, rewriter: Rewriter) -> Replacement:
     x, perm = found
     if not _pays(node.outputs[0]):
         return NoMatch("it would meet no other Transpose", node.name)
-    attributes = dict(node.attributes)
+    attributes = attributes_of(node)
     if node.op_type in WITH_AXIS:
         axis = int(attribute(node, "axis", -1))
         return _transposed(
@@ -150,7 +150,7 @@ def several_operands(node: Node, rewriter: Rewriter) -> Replacement:
         if isinstance(back, NoMatch):
             return back
         turned.append(back)
-    return _transposed(rewriter.op(node.op_type, *turned, **dict(node.attributes)), perm, rewriter)
+    return _transposed(rewriter.op(node.op_type, *turned, **attributes_of(node)), perm, rewriter)
 
 
 @rule("Concat")
@@ -219,7 +219,7 @@ def reduction(node: Node, rewriter: Rewriter) -> Replacement:
         return NoMatch("it reduces nothing", node.name)
     reduced = {a % len(perm) for a in axes} or set(range(len(perm)))
     moved = rewriter.const(np.array(sorted(perm[a] for a in reduced), np.int64), "axes") if axes else None
-    result = rewriter.op(node.op_type, x, moved, **dict(node.attributes))
+    result = rewriter.op(node.op_type, x, moved, **attributes_of(node))
     if attribute(node, "keepdims", 1):
         # Axes of extent 1 may stand in any order.
         if len(perm) - len(reduced) <= 1 and all(_same_place(a, perm, reduced) for a in range(len(perm))):
@@ -250,7 +250,7 @@ def pad(node: Node, rewriter: Rewriter) -> Replacement:
         return NoMatch("the axes are not constant", node.name)
     value = node.inputs[2] if len(node.inputs) > 2 else None
     moved = rewriter.const(np.array([perm[a] for a in axes], np.int64), "axes")
-    result = rewriter.op("Pad", x, node.inputs[1], value, moved, **dict(node.attributes))
+    result = rewriter.op("Pad", x, node.inputs[1], value, moved, **attributes_of(node))
     return _transposed(result, perm, rewriter)
 
 
@@ -288,7 +288,7 @@ def split(node: Node, rewriter: Rewriter) -> Replacement:
         x,
         *node.inputs[1:],
         outputs=len(node.outputs),
-        **(dict(node.attributes) | {"axis": perm[axis]}),
+        **(attributes_of(node) | {"axis": perm[axis]}),
     )
     return [_transposed(part, perm, rewriter) for part in parts]
 

@@ -19,6 +19,7 @@ from graphopt.ir.query import (
     rank,
 )
 from graphopt.passes._matching import (
+    attributes_of,
     is_about,
     leaves_the_pattern,
     made_for,
@@ -78,7 +79,7 @@ def scale(node: Node, rewriter: Rewriter) -> Replacement:
     fitted = _fitted(parameter, layer, rewriter)
     if isinstance(fitted, NoMatch):
         return fitted
-    return rewriter.op("LayerNormalization", layer.inputs[0], fitted, stem=layer.name, **layer.attributes)
+    return rewriter.op("LayerNormalization", layer.inputs[0], fitted, stem=layer.name, **attributes_of(layer))
 
 
 @rule("Add")
@@ -93,7 +94,9 @@ def bias(node: Node, rewriter: Rewriter) -> Replacement:
     fitted = _fitted(parameter, layer, rewriter)
     if isinstance(fitted, NoMatch):
         return fitted
-    return rewriter.op("LayerNormalization", *layer.inputs[:2], fitted, stem=layer.name, **layer.attributes)
+    return rewriter.op(
+        "LayerNormalization", *layer.inputs[:2], fitted, stem=layer.name, **attributes_of(layer)
+    )
 
 
 @rule("Cast")
@@ -115,7 +118,7 @@ def half_precision(node: Node, rewriter: Rewriter) -> Replacement:
     if any(v.uses() for v in layer.outputs[1:]):
         return NoMatch("its statistics are used", layer.name)
     narrow = rewriter.const(ones.astype(x.dtype.numpy()), "scale")
-    return rewriter.op("LayerNormalization", x, narrow, stem=layer.name, **layer.attributes)
+    return rewriter.op("LayerNormalization", x, narrow, stem=layer.name, **attributes_of(layer))
 
 
 def _rank(x: Value) -> int:
@@ -280,7 +283,10 @@ def _fitted(parameter: Value, layer: Node, rewriter: Rewriter) -> Value | NoMatc
         return NoMatch("the parameter does not fit the normalized dimensions", parameter.name)
     if element_count(shape) > SMALL_CONSTANT_ELEMENTS:
         return NoMatch("the normalized dimensions are very large")
-    return rewriter.const(np.ascontiguousarray(np.broadcast_to(data.reshape(core), shape)), "parameter")
+    return rewriter.const(
+        np.ascontiguousarray(np.broadcast_to(data.reshape(data.shape[data.ndim - len(core) :]), shape)),
+        "parameter",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
