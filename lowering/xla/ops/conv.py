@@ -266,3 +266,97 @@ def qlinear_conv(
         y = y + _per_channel(b, rank)
     scale = _per_channel(x_scale.reshape(()) * w_scale.reshape(-1) / y_scale.reshape(()), rank)
     return requantize(y.astype(np.float32) * scale, y_zero_point.reshape(()))
+
+
+@lowers("CausalConvWithState", since=(27,))
+def causal_conv_with_state(
+    ctx: Context,
+    input: Array,
+    weight: Array,
+    bias: Array | None,
+    past_state: Array | None,
+    *,
+    activation: str = "none",
+) -> tuple[Array, Array]:
+    """Each channel convolved with its own kernel over the past, which is returned for the next call.
+
+    Shapes: ``input: [B, C, T]``, ``weight: [C, 1, K]``, states ``[B, C, K - 1]``.
+    Spec: https://onnx.ai/onnx/operators/onnx__CausalConvWithState.html
+    """
+    channels, size = weight.shape[0], weight.shape[-1]
+    if past_state is None:
+        past_state = jnp.zeros((input.shape[0], channels, size - 1), input.dtype)
+    full = jnp.concatenate((past_state.astype(input.dtype), input), 2)
+    y = _convolve(
+        full, weight, strides=None, dilations=None, auto_pad="VALID", pads=None, group=channels,
+        precision=ctx.precision, out_dtype=accumulator(input.dtype),
+    )  # fmt: skip
+    if bias is not None:
+        y = y + _per_channel(bias.astype(y.dtype), 1)
+    if activation in ("silu", "swish"):
+        y = jax.nn.silu(y)
+    return y.astype(input.dtype), full[..., full.shape[2] - size + 1 :].astype(past_state.dtype)
+
+
+@lowers("DeformConv", since=(19, 22), ignores=("kernel_shape",))  # the kernel's shape says the same
+def deform_conv(
+    ctx: Context,
+    x: Array,
+    w: Array,
+    offset: Array,
+    b: Array | None,
+    mask: Array | None,
+    *,
+    dilations: Ints = None,
+    group: int = 1,
+    offset_group: int = 1,
+    pads: Ints = None,
+    strides: Ints = None,
+) -> Array:
+    """Conv whose taps are moved by learned offsets, read bilinearly, and weighted by the mask.
+
+    Shapes: ``x: [N, C, H, W]``, ``w: [M, C/group, kh, kw]``, ``offset: [N, offset_group * kh * kw * 2,
+    oh, ow]`` (row, then column), ``mask: [N, offset_group * kh * kw, oh, ow]``.
+    Spec: https://onnx.ai/onnx/operators/onnx__DeformConv.html
+    """
+    if x.ndim != 4:
+        raise ctx.unsupported("only images of two axes", found=f"{x.ndim - 2} axes")
+    strides, dilations, pads = strides or (1, 1), dilations or (1, 1), pads or (0, 0, 0, 0)
+    wide, (kh, kw), (oh, ow) = accumulator(x.dtype), w.shape[2:], offset.shape[2:]
+    n, channels = x.shape[:2]
+    moved = offset.astype(wide).reshape((n, offset_group, kh * kw, 2, oh, ow))
+
+    def grid(axis: int, kernel: int, out: int) -> Array:
+        taps = np.arange(kernel) * dilations[axis] - pads[axis]
+        return jnp.asarray(taps[:, None] + np.arange(out)[None, :] * strides[axis], wide)
+
+    rows = jnp.broadcast_to(grid(0, kh, oh)[:, None, :, None], (kh, kw, oh, ow)).reshape((kh * kw, oh, ow))
+    columns = jnp.broadcast_to(grid(1, kw, ow)[None, :, None, :], (kh, kw, oh, ow)).reshape((kh * kw, oh, ow))
+    images = x.astype(wide).reshape((n, offset_group, channels // offset_group, *x.shape[2:]))
+    read = jax.vmap(jax.vmap(_read_bilinear))
+    taps = read(images, rows + moved[:, :, :, 0], columns + moved[:, :, :, 1])  # [n, og, c, k, oh, ow]
+    if mask is not None:
+        taps = taps * mask.astype(wide).reshape((n, offset_group, 1, kh * kw, oh, ow))
+    taps = taps.reshape((n, group, channels // group, kh * kw, oh, ow))
+    kernels = w.astype(wide).reshape((group, w.shape[0] // group, channels // group, kh * kw))
+    y = jnp.einsum("ngckhw,gmck->ngmhw", taps, kernels, precision=ctx.precision)
+    y = y.reshape((n, w.shape[0], oh, ow))
+    if b is not None:
+        y = y + _per_channel(b.astype(wide), 2)
+    return y.astype(x.dtype)
+
+
+def _read_bilinear(image: Array, row: Array, column: Array) -> Array:
+    """``image: [C, H, W]`` at fractional positions, zero outside: [C, *positions]."""
+    height, width = image.shape[1:]
+    top, left = jnp.floor(row), jnp.floor(column)
+    total: Array = jnp.zeros((), image.dtype)
+    for down in (0, 1):
+        for right in (0, 1):
+            r, c = top + down, left + right
+            inside = (r >= 0) & (r <= height - 1) & (c >= 0) & (c <= width - 1)
+            weight = (1 - jnp.abs(row - r)) * (1 - jnp.abs(column - c))
+            rows = jnp.clip(r, 0, height - 1).astype(np.int32)
+            columns = jnp.clip(c, 0, width - 1).astype(np.int32)
+            total = total + image[:, rows, columns] * jnp.where(inside, weight, jnp.zeros_like(weight))
+    return total

@@ -153,3 +153,12 @@ def _per_row(parameter: Array | None) -> Array | None:
     if parameter is None or parameter.ndim != 1:
         return parameter
     return parameter if parameter.shape[0] == 1 else parameter[:, None]
+
+
+@lowers("Det", since=(11, 22))
+def det(x: Array) -> Array:
+    """The determinant of each matrix: ``x: [*B, M, M]`` gives ``[*B]``.
+
+    Spec: https://onnx.ai/onnx/operators/onnx__Det.html
+    """
+    return jnp.linalg.det(x.astype(accumulator(x.dtype))).astype(x.dtype)
