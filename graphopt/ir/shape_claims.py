@@ -18,8 +18,9 @@ Dim = int | SymbolicDim
 NewDim = Callable[[], SymbolicDim]
 
 _BROADCASTING = frozenset(
-    """Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean
-    Min Mod Mul Or Pow Sub Sum Where Xor""".split()
+    {"Add", "Sub", "Mul", "Div", "Mod", "Pow", "Max", "Min", "Mean", "Sum", "Where"}
+    | {"And", "Or", "Xor", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor"}
+    | {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
 )
 _MATRIX_PRODUCTS = frozenset({"MatMul", "MatMulInteger"})
 
@@ -29,6 +30,11 @@ def settle(node: Node, context: ShapeInferenceContext) -> None:
     if (node.domain or "") != "" or not node.outputs:
         return
     output, new_dim = node.outputs[0], context.new_symbolic_dim
+    if output.dtype is not None and output.dtype.name not in ("INT64", "INT32"):
+        # Values are followed as integers: what a float or a boolean makes of them, nobody computed.
+        for value in node.outputs:
+            context._symbolic_values.pop(value, None)
+            value.const_value = None
     if output.shape is None:
         return
     if node.op_type in _BROADCASTING:

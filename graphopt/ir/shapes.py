@@ -259,16 +259,22 @@ def normalize_dim_names(model: Model) -> None:
             if text and text != "?" and text in renamed:
                 renewed.append(renamed[text])
                 continue
-            stem = (
-                re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_")
-                or f"{_identifier(value.name)}_dim{index}"
-            )
-            stem = stem if _DIM_NAME.match(stem) and stem not in _RESERVED_DIM_NAMES else f"dim_{stem}"
+            stem = dim_name(text or f"{_identifier(value.name)}_dim{index}")
+            if not stem:
+                stem = f"{_identifier(value.name)}_dim{index}"
             name = _unique(stem, taken)
             if text and text != "?":
                 renamed[text] = name
             renewed.append(name)
         value.shape = Shape(renewed)
+
+
+def dim_name(text: str) -> str:
+    """The identifier that the dimension name `text` becomes at ingest; empty if nothing of it is left."""
+    stem = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_")
+    if not stem or (_DIM_NAME.match(stem) and stem not in _RESERVED_DIM_NAMES):
+        return stem
+    return f"dim_{stem}"
 
 
 def _symbols(value: Value) -> Iterable[str]:

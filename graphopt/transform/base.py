@@ -92,10 +92,11 @@ def _option_text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
-        return ":".join(_option_text(v) for v in value)
-    text = str(value)
+        text = ":".join(re.sub(r"([\\:])", r"\\\1", str(v)) for v in value)
+    else:
+        text = str(value)
     return (
         text
-        if re.fullmatch(r"[\w.+/\-]+", text)
+        if re.fullmatch(r"[\w.+/\-=:]+", text)
         else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
     )

@@ -295,7 +295,8 @@ def _convert(text: str, hint: Any, where: str) -> Any:
         hint = next(a for a in args if a is not type(None))
         return _convert(text, hint, where)
     if origin is tuple:
-        return tuple(_convert(part, args[0], where) for part in text.split(":") if part)
+        parts = re.findall(r"(?:[^:\\]|\\.)+", text)  # a colon inside an item is written \:
+        return tuple(_convert(re.sub(r"\\(.)", r"\1", part), args[0], where) for part in parts)
     try:
         if hint is bool:
             return {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}[

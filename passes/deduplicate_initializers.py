@@ -1,0 +1,79 @@
+"""deduplicate-initializers: equal weights are stored once."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+from graphopt.ir import DataType, Model, TensorProtocol, Value
+from graphopt.ir.query import constant_tensor
+from graphopt.transform import Changes, Pass
+
+SAMPLE_BYTES = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class DeduplicateInitializers(Pass):
+    """Let initializers of the same type, shape and bytes be one.
+
+    Initializers that a caller may override are left alone, and those that are graph outputs keep
+    their names. Only tensors of equal type and shape are read; those whose first and last pages
+    differ are not read further.
+
+    Before: ``w1 = {1, 2}; w2 = {1, 2}; a = Add(x, w1); y = Mul(a, w2)``
+    After:  ``w1 = {1, 2}; a = Add(x, w1); y = Mul(a, w1)``
+    """
+
+    def run(self, model: Model) -> Changes:
+        """Redirect the users of every duplicate to the first of its kind, and drop the duplicate."""
+        changes = Changes()
+        graph = model.graph
+        alike: dict[tuple[DataType, tuple[int, ...]], list[tuple[Value, TensorProtocol]]] = {}
+        for value in graph.initializers.values():
+            tensor = constant_tensor(value)
+            if tensor is not None:
+                alike.setdefault((tensor.dtype, tuple(tensor.shape.numpy())), []).append((value, tensor))
+        for group in alike.values():
+            for duplicates in _equal(group):
+                # An initializer that is an output stays in any case, so it may as well be the one kept.
+                kept = next((v for v in duplicates if v.is_graph_output()), duplicates[0])
+                for value in duplicates:
+                    if value is kept or value.is_graph_output() or value.name is None:
+                        continue
+                    value.replace_all_uses_with(kept)
+                    del graph.initializers[value.name]
+                    changes.counts["initializer"] += 1
+        return changes
+
+
+def _equal(group: list[tuple[Value, TensorProtocol]]) -> list[list[Value]]:
+    """The classes of two and more equal tensors among those of one type and shape."""
+    if len(group) < 2:
+        return []
+    sampled: dict[bytes, list[tuple[Value, TensorProtocol]]] = {}
+    for value, tensor in group:
+        sampled.setdefault(_digest(tensor, sample=True), []).append((value, tensor))
+    classes: dict[bytes, list[Value]] = {}
+    for similar in sampled.values():
+        if len(similar) > 1:
+            for value, tensor in similar:
+                classes.setdefault(_digest(tensor, sample=False), []).append(value)
+    return [values for values in classes.values() if len(values) > 1]
+
+
+def _digest(tensor: TensorProtocol, *, sample: bool) -> bytes:
+    """SHA-256 of the contents, or of their first and last page; memory-mapped data is not copied."""
+    if tensor.dtype == DataType.STRING:
+        parts = list(tensor.string_data())  # type: ignore[attr-defined]
+        lengths = ",".join(str(len(part)) for part in parts).encode()
+        return hashlib.sha256(lengths + b";" + b"".join(parts)).digest()
+    data = np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8)
+    digest = hashlib.sha256()
+    if sample and data.size > 2 * SAMPLE_BYTES:
+        digest.update(data[:SAMPLE_BYTES])
+        digest.update(data[-SAMPLE_BYTES:])
+    else:
+        digest.update(data)
+    return digest.digest()

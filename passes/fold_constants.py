@@ -1,0 +1,242 @@
+"""fold-constants: what depends on constants only is computed once, now."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir
+
+from graphopt.ir import DataType, Graph, LazyTensor, Model, Node, Shape, TensorProtocol, Value
+from graphopt.ir.edit import Namer, add_initializer, remove_dead, replace_value
+from graphopt.ir.evaluate import EvaluationError, evaluable_ops, evaluate, opset_of
+from graphopt.ir.query import (
+    attribute,
+    constant_tensor,
+    element_count,
+    is_deterministic,
+    is_op,
+    static_shape,
+    subgraphs,
+)
+from graphopt.transform import Changes, Exactness, Pass
+from graphopt.transform.pipeline import initializer_bytes
+
+SMALL_BYTES = 1 << 16
+"""The growth that even a tiny model is allowed."""
+
+EVALUATION_HEADROOM = 4
+"""How much more than `max_bytes` the operands of one evaluation may take."""
+
+# Operators that move or retype numbers: their results may be made when they are asked for.
+_LAYOUT_OPS = frozenset(
+    {"Cast", "Concat", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+)
+# A quantised weight is meant to stay small: targets fuse its DequantizeLinear.
+_KEPT_OPS = frozenset({"DequantizeLinear"})
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldConstants(Pass):
+    """Replace nodes whose inputs are all constants by their results.
+
+    Initializers that a caller may override are no constants. Random operators and DequantizeLinear
+    stay. A change of layout (Transpose, Reshape, Cast, Concat, …) of a weight that is used nowhere
+    else costs nothing and is folded at any size, without reading the weight before it is needed.
+
+    Transcendental functions may be rounded differently than on the target; all else is exact.
+
+    Before: ``w2 = Transpose(w); b = Add(one, one); y = MatMul(x, w2)``
+    After:  ``y = MatMul(x, w')``
+
+    Attributes:
+        max_bytes: the largest result that is computed here.
+        growth: how far all initializers together may grow, as a fraction of what they were.
+    """
+
+    max_bytes: int = 1 << 20
+    growth: float = 0.1
+    exactness = Exactness.REASSOCIATES
+
+    def run(self, model: Model) -> Changes:
+        """Fold in the order of the graph, so that one sweep reaches everything."""
+        return _Folder(model, self).run()
+
+
+class _Folder:
+    """One sweep: the budget, and what was found on the way."""
+
+    def __init__(self, model: Model, options: FoldConstants) -> None:
+        self.model = model
+        self.max_bytes = options.max_bytes
+        self.changes = Changes()
+        self.namer = Namer(model.graph)
+        self.budget = max(int(initializer_bytes(model) * options.growth), SMALL_BYTES)
+        self.folded: list[Node] = []
+
+    def run(self) -> Changes:
+        for node in list(_nodes_in_order(self.model.graph)):
+            self._visit(node)
+        return self.changes
+
+    def _visit(self, node: Node) -> None:
+        if node.graph is None or not node.inputs or all(v is None for v in node.inputs):
+            return
+        tensors = [None if v is None else constant_tensor(v) for v in node.inputs]
+        if any(v is not None and t is None for v, t in zip(node.inputs, tensors, strict=True)):
+            return
+        if is_op(node, "Identity") and node.outputs[0].is_graph_output():
+            return  # it carries a constant straight to an output
+        try:
+            results = self._results(node, tensors)
+        except EvaluationError as error:
+            self.changes.declined[f"{node.op_type}: {error}"] += 1
+            return
+        self._replace(node, results)
+        self.changes.counts[node.op_type] += 1
+
+    def _results(self, node: Node, tensors: list[TensorProtocol | None]) -> list[TensorProtocol]:
+        """The results of `node`, computed or promised, paid for from the budget."""
+        if (node.domain or "") != "" or node.op_type not in evaluable_ops() or any(subgraphs(node)):
+            raise EvaluationError("its operator is not folded")
+        if node.op_type in _KEPT_OPS:
+            raise EvaluationError("a quantised weight stays quantised")
+        if not is_deterministic(node):
+            raise EvaluationError("it is random")
+        if any(t is not None and t.dtype == DataType.STRING for t in tensors):
+            raise EvaluationError("strings are not folded")
+        freed = _freed_bytes(node)
+        sizes = [_declared_bytes(value) for value in node.outputs]
+        if any(size is None for size in sizes):
+            known = 0
+        else:
+            known = sum(size for size in sizes if size is not None)
+            if known - freed > self.budget:
+                raise EvaluationError("the weights would grow beyond the budget")
+        operands = sum(t.nbytes for t in tensors if t is not None)
+        if known > self.max_bytes or operands > EVALUATION_HEADROOM * self.max_bytes:
+            results = [self._promise(node, tensors)]
+        else:
+            results = self._compute(node, tensors)
+        growth = sum(t.nbytes for t in results) - freed
+        if growth > self.budget:
+            raise EvaluationError("the weights would grow beyond the budget")
+        self.budget -= max(growth, 0)
+        return results
+
+    def _compute(self, node: Node, tensors: list[TensorProtocol | None]) -> list[TensorProtocol]:
+        arrays = [None if t is None else t.numpy() for t in tensors]
+        results = evaluate(node, arrays, opset=opset_of(self.model, node), max_bytes=self.max_bytes)
+        if len(results) != len(node.outputs):
+            raise EvaluationError("the number of results is not that of its outputs")
+        made: list[TensorProtocol] = []
+        for value, array in zip(node.outputs, results, strict=True):
+            if array.dtype == object or (value.dtype is not None and value.dtype.numpy() != array.dtype):
+                raise EvaluationError("the result has another type than its output")
+            shape = static_shape(value)
+            if shape is not None and shape != array.shape:
+                raise EvaluationError("the result has another shape than its output")
+            made.append(onnx_ir.tensor(np.ascontiguousarray(array).reshape(array.shape), dtype=value.dtype))
+        return made
+
+    def _promise(self, node: Node, tensors: list[TensorProtocol | None]) -> TensorProtocol:
+        """The result of a layout change, to be computed when somebody reads it."""
+        if node.op_type not in _LAYOUT_OPS:
+            raise EvaluationError("operands or result are over max-bytes")
+        value = node.outputs[0]
+        shape, dtype = static_shape(value), value.dtype
+        if shape is None or dtype is None or not _is_valid_layout(node, tensors, shape, dtype):
+            raise EvaluationError("operands or result are over max-bytes")
+        opset, size = opset_of(self.model, node), element_count(shape) * max(1, int(dtype.itemsize))
+
+        def read() -> TensorProtocol:
+            arrays = [None if t is None else t.numpy() for t in tensors]
+            (result,) = evaluate(node, arrays, opset=opset, max_bytes=size)
+            return onnx_ir.tensor(np.ascontiguousarray(result).reshape(shape), dtype=dtype)
+
+        return LazyTensor(read, dtype=dtype, shape=Shape(shape))
+
+    def _replace(self, node: Node, results: list[TensorProtocol]) -> None:
+        operands = [v for v in dict.fromkeys(node.inputs) if v is not None]
+        for value, tensor in zip(node.outputs, results, strict=True):
+            if not value.uses() and not value.is_graph_output():
+                continue
+            stem = value.name or f"{node.name}/folded"
+            if value.is_graph_output():
+                stem = f"{stem}/folded"
+            name = stem if stem == value.name else self.namer.value(stem)
+            if stem == value.name:
+                value.name = None
+            tensor.name = name
+            replace_value(value, add_initializer(self.model.graph, name, tensor))
+        remove_dead([node])
+        for operand in operands:
+            if not operand.uses() and not operand.is_graph_output() and operand.name is not None:
+                self.model.graph.initializers.pop(operand.name, None)
+
+
+def _nodes_in_order(graph: Graph) -> Iterator[Node]:
+    for node in graph:
+        yield node
+        for sub in subgraphs(node):
+            yield from _nodes_in_order(sub)
+
+
+def _freed_bytes(node: Node) -> int:
+    """Bytes of the operands that nothing else uses."""
+    total = 0
+    for value in dict.fromkeys(node.inputs):
+        tensor = constant_tensor(value)
+        if value is None or tensor is None or value.is_graph_output():
+            continue
+        if all(use.node is node for use in value.uses()):
+            total += tensor.nbytes
+    return total
+
+
+def _declared_bytes(value: Value) -> int | None:
+    shape = static_shape(value)
+    if shape is None or value.dtype is None or value.dtype == DataType.STRING:
+        return None
+    return math.ceil(element_count(shape) * float(value.dtype.itemsize))
+
+
+def _is_valid_layout(
+    node: Node, tensors: list[TensorProtocol | None], shape: tuple[int, ...], dtype: DataType
+) -> bool:
+    """Whether the promise can be kept: nothing about the result depends on the numbers."""
+    x = tensors[0]
+    if x is None:
+        return False
+    operand = tuple(x.shape.numpy())
+    if node.op_type == "Cast":
+        return operand == shape and _is_safe_cast(x.dtype, dtype)
+    if x.dtype != dtype:
+        return False
+    if node.op_type == "Transpose":
+        perm = attribute(node, "perm") or tuple(reversed(range(len(operand))))
+        return sorted(perm) == list(range(len(operand))) and tuple(operand[p] for p in perm) == shape
+    if node.op_type == "Concat":
+        parts = [tuple(t.shape.numpy()) for t in tensors if t is not None]
+        axis = int(attribute(node, "axis")) % max(len(shape), 1)
+        return (
+            len(parts) == len(tensors)
+            and all(len(p) == len(shape) for p in parts)
+            and sum(p[axis] for p in parts) == shape[axis]
+            and all((*p[:axis], *p[axis + 1 :]) == (*shape[:axis], *shape[axis + 1 :]) for p in parts)
+        )
+    return element_count(operand) == element_count(shape)
+
+
+def _is_safe_cast(source: DataType, target: DataType) -> bool:
+    """Casts that are defined for every number: to floats of at least 16 bits, and between integers."""
+    floats = {DataType.FLOAT16, DataType.BFLOAT16, DataType.FLOAT, DataType.DOUBLE}
+    if target in floats:
+        return source in floats or source.name.startswith(("INT", "UINT")) or source == DataType.BOOL
+    return (
+        target.name.startswith(("INT", "UINT"))
+        and source.name.startswith(("INT", "UINT"))
+        and (source.itemsize >= 1 and target.itemsize >= 1)
+    )

@@ -1,0 +1,370 @@
+"""fold-shapes: arithmetic on shapes becomes constants, 0 and -1, or one Shape."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphopt.ir import DataType, Graph, Model, Node, SymbolicDim, Value
+from graphopt.ir.edit import Namer, add_initializer, make_node, remove_dead, replace_value
+from graphopt.ir.provenance import merge_origins
+from graphopt.ir.query import (
+    constant_tensor,
+    ints,
+    is_op,
+    rank,
+    same_shape,
+    static_shape,
+    subgraphs,
+    walk_graphs,
+)
+from graphopt.ir.shapes import Inference
+from graphopt.passes.merge_reshapes import reshape_target
+from graphopt.transform import Changes, Pass
+
+Dim = int | SymbolicDim
+Key = tuple[DataType, int, tuple[str, ...]]
+
+_INDEX_TYPES = frozenset({DataType.INT64, DataType.INT32})
+# Operators whose effect on integers of a shape is followed exactly, with the inputs that carry them.
+_ALL_INPUTS = frozenset({"Add", "Concat", "Mul", "Sub"})
+_FIRST_INPUT = frozenset({"Cast", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze"})
+_REBUILT = frozenset({"Concat", "Gather", "Reshape", "Slice", "Squeeze", "Unsqueeze"})
+MAX_SOURCES = 4
+"""How many values of the same dimension are remembered as places to read it from."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldShapes(Pass):
+    """Simplify shape arithmetic, with symbolic dimensions as the proof.
+
+    What is known becomes a constant; a Reshape to provable dimensions gets a constant target with
+    0 (copy) or -1; values that are equal are computed once; what is left of a tower of Shape, Gather,
+    Unsqueeze and Concat is a Shape with start and end, and at most one Concat.
+
+    Before: ``s = Shape(x); n = Gather(s, [0]); t = Concat(n, [4, 16]); y = Reshape(x, t)``
+    After:  ``y = Reshape(x, [0, 4, 16])``
+
+    Attributes:
+        assume_nonempty: no dimension is ever zero, so that -1 may stand next to a copied dimension.
+    """
+
+    assume_nonempty: bool = False
+
+    def run(self, model: Model) -> Changes:
+        """Infer shapes anew, then simplify in two sweeps in the order of the graph."""
+        if not any(_uses_shapes(node) for graph in walk_graphs(model.graph) for node in graph):
+            return Changes()
+        folder = _Folder(model, self.assume_nonempty)
+        folder.simplify(model.graph, {})
+        folder.sweep()
+        folder.rebuild(model.graph, {}, {})
+        folder.sweep()
+        return folder.changes
+
+
+def _uses_shapes(node: Node) -> bool:
+    return is_op(node, "Shape", "Size", "Reshape", "Expand", "ConstantOfShape")
+
+
+class _Folder:
+    def __init__(self, model: Model, assume_nonempty: bool) -> None:
+        self.model = model
+        self.assume_nonempty = assume_nonempty
+        self.changes = Changes()
+        self.namer = Namer(model.graph)
+        self.inference = Inference(model)
+        self.inference.run(model.graph)
+        self.followed: set[Value] = set()
+        self.loose: list[Node] = []
+        self.constants: dict[tuple[DataType, int, tuple[int, ...]], Value] = {}
+
+    def sweep(self) -> None:
+        """Remove what lost its users."""
+        remove_dead(self.loose)
+        self.loose = []
+
+    # --- first sweep: constants, targets, equal values ---
+
+    def simplify(self, graph: Graph, table: dict[Key, Value]) -> None:
+        added: list[Key] = []
+        for node in list(graph):
+            for sub in subgraphs(node):
+                self.simplify(sub, table)
+            if self._fold_target(node) or not self._is_followed(node):
+                continue
+            value = node.outputs[0]
+            self.followed.add(value)
+            dims = self._dims(value)
+            if dims is None or (value.is_graph_output() and is_op(node, "Identity")):
+                continue
+            numbers = [d for d in dims if isinstance(d, int)]
+            if len(numbers) == len(dims):
+                self._redirect(node, self._constant(value.dtype, rank(value) or 0, numbers), "constant")
+                continue
+            key = _key(value, dims)
+            if key is None:
+                continue
+            known = table.get(key)
+            if known is None:
+                table[key] = value
+                added.append(key)
+            elif not value.is_graph_output():
+                self._redirect(node, known, "equal-value")
+        for key in added:
+            del table[key]
+
+    def _fold_target(self, node: Node) -> bool:
+        """Give Reshape, Expand and ConstantOfShape a constant target where one can be proven."""
+        output = node.outputs[0] if node.outputs else None
+        if output is None or not is_op(node, "Reshape", "Expand", "ConstantOfShape"):
+            return False
+        position = 0 if is_op(node, "ConstantOfShape") else 1
+        target = node.inputs[position]
+        if target is None:
+            return False
+        x = node.inputs[0]
+        if is_op(node, "Expand") and x is not None and same_shape(x.shape, output.shape):
+            if output.is_graph_output() and not _can_carry(x, output):
+                return False
+            self._redirect(node, x, "expand-to-same-shape")
+            return True
+        if constant_tensor(target) is not None:
+            return False
+        if is_op(node, "Reshape"):
+            source = None if x is None else x.shape
+            wanted = reshape_target(source, output.shape, assume_nonempty=self.assume_nonempty)
+        else:
+            shape = static_shape(output)
+            wanted = None if shape is None else list(shape)
+        if wanted is None:
+            self.changes.declined[f"{node.op_type}: its target is no constant"] += 1
+            return False
+        node.replace_input_with(position, self._constant(DataType.INT64, 1, wanted))
+        node.attributes.pop("allowzero", None)
+        self._loosen(target)
+        self.changes.counts[f"{node.op_type.lower()}-target"] += 1
+        return is_op(node, "Expand", "ConstantOfShape")
+
+    def _is_followed(self, node: Node) -> bool:
+        """Whether the first output of `node` is a vector or scalar of integers that is followed exactly."""
+        if (node.domain or "") != "" or not node.outputs:
+            return False
+        value = node.outputs[0]
+        count = rank(value)
+        if value.dtype not in _INDEX_TYPES or count is None or count > 1:
+            return False
+        if node.op_type in ("Shape", "Size"):
+            return True
+        if node.op_type in _ALL_INPUTS:
+            return all(self._is_known(v) for v in node.inputs)
+        if node.op_type not in _FIRST_INPUT or not self._is_known(node.inputs[0]):
+            return False
+        if is_op(node, "Gather"):
+            indices = rank(node.inputs[1])
+            return rank(node.inputs[0]) == 1 and indices is not None and ints(node.inputs[1]) is not None
+        if is_op(node, "Slice"):
+            steps = ints(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else (1,)
+            return steps == (1,) and ints(node.inputs[1]) is not None and ints(node.inputs[2]) is not None
+        return True
+
+    def _is_known(self, value: Value | None) -> bool:
+        return value is not None and (value in self.followed or ints(value) is not None)
+
+    def _dims(self, value: Value) -> list[Dim] | None:
+        dims = self.inference.context.get_symbolic_value(value)
+        shape = static_shape(value)
+        if dims is None or shape is None or len(dims) != (shape[0] if shape else 1):
+            return None
+        limit = np.iinfo(np.int32 if value.dtype == DataType.INT32 else np.int64)
+        for dim in dims:
+            if isinstance(dim, int) and not limit.min <= dim <= limit.max:
+                return None
+        return list(dims)
+
+    def _constant(self, dtype: DataType | None, count: int, numbers: Sequence[int]) -> Value:
+        chosen = dtype or DataType.INT64
+        key = (chosen, count, tuple(numbers))
+        known = self.constants.get(key)
+        if known is None:
+            array = np.array(numbers, chosen.numpy()).reshape((len(numbers),) if count else ())
+            name = self.namer.value("shape/" + "x".join(str(n) for n in numbers[:8]))
+            known = self.constants[key] = add_initializer(self.model.graph, name, array)
+        return known
+
+    def _redirect(self, node: Node, new: Value, what: str) -> None:
+        replace_value(node.outputs[0], new)
+        producer = new.producer()
+        if producer is not None:
+            merge_origins([producer], [node])
+        self.loose.append(node)
+        self.changes.counts[what] += 1
+
+    def _loosen(self, value: Value) -> None:
+        producer = value.producer()
+        if producer is not None:
+            self.loose.append(producer)
+
+    # --- second sweep: towers ---
+
+    def rebuild(
+        self, graph: Graph, table: dict[Key, Value], sources: dict[str, list[tuple[Value, int]]]
+    ) -> None:
+        """Read dimensions by Shape with start and end, from the first value that has them."""
+        own_table = dict(table) if graph is not self.model.graph else table
+        own_sources = {k: list(v) for k, v in sources.items()} if graph is not self.model.graph else sources
+        for value in graph.inputs:
+            _note_sources(value, own_sources)
+        for node in list(graph):
+            for sub in subgraphs(node):
+                self.rebuild(sub, own_table, own_sources)
+            if is_op(node, "Shape") and node.inputs[0] is not None:
+                _note_sources(node.inputs[0], own_sources)
+            value = node.outputs[0] if node.outputs else None
+            if value is None or value not in self.followed:
+                continue
+            dims = self._dims(value)
+            key = None if dims is None else _key(value, dims)
+            if dims is None or key is None:
+                continue
+            renewed = self._renew(node, dims, own_table, own_sources)
+            own_table.setdefault(key, renewed if renewed is not None else value)
+
+    def _renew(
+        self,
+        node: Node,
+        dims: list[Dim],
+        table: dict[Key, Value],
+        sources: dict[str, list[tuple[Value, int]]],
+    ) -> Value | None:
+        """The same vector as one Shape, or a Concat of Shapes and constants, in the place of a tower."""
+        value = node.outputs[0]
+        if node.op_type not in _REBUILT or value.dtype != DataType.INT64 or rank(value) != 1:
+            return None
+        if value.is_graph_output() or _is_simple(node) or not _is_used_outside(value):
+            return None
+        runs = _runs(dims, sources)
+        if runs is None:
+            self.changes.declined[f"{node.op_type}: a dimension is that of no value"] += 1
+            return None
+        parts = [self._part(node, run, table) for run in runs]
+        result = parts[0] if len(parts) == 1 else self._node("Concat", parts, {"axis": 0}, node)
+        self.followed.add(result)
+        self._redirect(node, result, "tower")
+        return result
+
+    def _part(self, node: Node, run: list[int] | tuple[Value, int, int], table: dict[Key, Value]) -> Value:
+        if isinstance(run, list):
+            return self._constant(DataType.INT64, 1, run)
+        source, start, end = run
+        assert source.shape is not None
+        key = (DataType.INT64, 1, tuple(str(d) for d in source.shape.dims[start:end]))
+        known = table.get(key)
+        if known is not None:
+            return known
+        whole = start == 0 and end == len(source.shape)
+        attributes = {} if whole else {"start": start, "end": end}
+        made = self._node("Shape", [source], attributes, node)
+        self.followed.add(made)
+        table[key] = made
+        return made
+
+    def _node(self, op_type: str, inputs: Sequence[Value], attributes: dict[str, int], at: Node) -> Value:
+        name = self.namer.node(f"{at.name}/{op_type}")
+        names = [self.namer.value(f"{name}:out")]
+        made = make_node(op_type, inputs, attributes, name=name, output_names=names)
+        assert at.graph is not None
+        at.graph.insert_before(at, made)
+        self.inference.infer_node(made)
+        merge_origins([made], [at])
+        return made.outputs[0]
+
+
+def _key(value: Value, dims: Sequence[Dim]) -> Key | None:
+    count = rank(value)
+    if value.dtype is None or count is None or any(_is_anonymous(d) for d in dims):
+        return None
+    return (value.dtype, count, tuple(str(d) for d in dims))
+
+
+def _is_anonymous(dim: Dim) -> bool:
+    return isinstance(dim, SymbolicDim) and dim.value is None
+
+
+def _can_carry(x: Value, output: Value) -> bool:
+    producer = x.producer()
+    return (
+        producer is not None
+        and producer.graph is output.graph
+        and not (x.is_graph_output() or x.is_graph_input() or x.is_initializer())
+    )
+
+
+def _note_sources(value: Value, sources: dict[str, list[tuple[Value, int]]]) -> None:
+    if value.shape is None:
+        return
+    for axis, dim in enumerate(value.shape.dims):
+        if isinstance(dim, SymbolicDim) and dim.value is not None:
+            known = sources.setdefault(dim.value, [])
+            if len(known) < MAX_SOURCES and (value, axis) not in known:
+                known.append((value, axis))
+
+
+def _is_simple(node: Node) -> bool:
+    """Whether a Concat has nothing but constants and Shapes to join."""
+    return is_op(node, "Concat") and all(
+        constant_tensor(v) is not None or (v is not None and is_op(v.producer(), "Shape"))
+        for v in node.inputs
+    )
+
+
+def _is_used_outside(value: Value) -> bool:
+    """Whether anything but further shape arithmetic uses `value`."""
+    for use in value.uses():
+        carries = use.node.op_type in _ALL_INPUTS or (use.node.op_type in _FIRST_INPUT and use.idx == 0)
+        if (use.node.domain or "") != "" or not carries:
+            return True
+    return False
+
+
+def _runs(
+    dims: Sequence[Dim], sources: dict[str, list[tuple[Value, int]]]
+) -> list[list[int] | tuple[Value, int, int]] | None:
+    """`dims` as runs of numbers and of neighbouring axes of one value; None if one has no source."""
+    runs: list[list[int] | tuple[Value, int, int]] = []
+    position = 0
+    while position < len(dims):
+        dim = dims[position]
+        if isinstance(dim, int):
+            if runs and isinstance(runs[-1], list):
+                runs[-1].append(dim)
+            else:
+                runs.append([dim])
+            position += 1
+            continue
+        best: tuple[Value, int, int] | None = None
+        for value, axis in sources.get(str(dim.value), ()):
+            length = _common_length(value, axis, dims, position)
+            if best is None or length > best[2] - best[1]:
+                best = (value, axis, axis + length)
+        if best is None:
+            return None
+        runs.append(best)
+        position += best[2] - best[1]
+    return runs
+
+
+def _common_length(value: Value, axis: int, dims: Sequence[Dim], position: int) -> int:
+    assert value.shape is not None
+    own = value.shape.dims
+    length = 0
+    while (
+        axis + length < len(own)
+        and position + length < len(dims)
+        and isinstance(own[axis + length], SymbolicDim)
+        and str(own[axis + length]) == str(dims[position + length])
+    ):
+        length += 1
+    return length

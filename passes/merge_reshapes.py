@@ -1,0 +1,143 @@
+"""merge-reshapes: one Reshape (Squeeze, Unsqueeze) in the place of a chain."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from graphopt.ir import Node, Shape, Value
+from graphopt.ir.query import attribute, constant_tensor, ints, is_op, rank, same_dim, same_shape
+from graphopt.transform import NoMatch, Rewriter, RulePass, rule
+from graphopt.transform.rule import Replacement
+
+RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+
+
+def reshape_target(
+    source: Shape | None, target: Shape | None, *, assume_nonempty: bool = False
+) -> list[int] | None:
+    """The constant second operand with which Reshape takes `source` to `target`, or None.
+
+    A dimension is written as its number, as 0 where it is the same as in `source`, and one at most
+    as -1. Beside -1 only positive numbers are used, unless no dimension is zero (`assume_nonempty`):
+    next to a copied dimension of size zero, -1 would have no answer.
+    """
+    if target is None:
+        return None
+    entries: list[int | None] = []
+    for position, dim in enumerate(target.dims):
+        if isinstance(dim, int) and dim > 0:
+            entries.append(dim)
+        elif source is not None and position < len(source) and same_dim(dim, source.dims[position]):
+            entries.append(0)
+        else:
+            entries.append(None)
+    if None not in entries:
+        return [e for e in entries if e is not None]
+    if entries.count(None) > 1 or (0 in entries and not assume_nonempty):
+        return None
+    return [-1 if e is None else e for e in entries]
+
+
+def _chain(node: Node) -> Node | NoMatch:
+    middle = node.inputs[0]
+    inner = None if middle is None else middle.producer()
+    if inner is None or not is_op(inner, *RESHAPING):
+        return NoMatch("the operand is not reshaped")
+    return inner
+
+
+@rule(*RESHAPING)
+def reshape_back(node: Node, _: Rewriter) -> Replacement:
+    """Reshape(Reshape(x)) = x if the shape is that of x again."""
+    inner = _chain(node)
+    if isinstance(inner, NoMatch):
+        return inner
+    x = inner.inputs[0]
+    if x is None or not same_shape(x.shape, node.outputs[0].shape):
+        return NoMatch("the shape is not provably that of the start", x.name if x is not None else None)
+    return x
+
+
+@rule("Unsqueeze")
+def unsqueeze_of_unsqueeze(node: Node, rewriter: Rewriter) -> Replacement:
+    """Unsqueeze(Unsqueeze(x, a), b) = Unsqueeze(x, a and b)."""
+    inner = _chain(node)
+    if isinstance(inner, NoMatch):
+        return inner
+    if not is_op(inner, "Unsqueeze"):
+        return NoMatch("the operand is no Unsqueeze")
+    x = inner.inputs[0]
+    first, second, count = ints(inner.inputs[1]), ints(node.inputs[1]), rank(x)
+    if first is None or second is None or count is None:
+        return NoMatch("axes or rank are not known")
+    middle_rank, final_rank = count + len(first), count + len(first) + len(second)
+    new = {a % final_rank for a in second}
+    kept = [i for i in range(final_rank) if i not in new]
+    if len(kept) != middle_rank or len({a % middle_rank for a in first}) != len(first):
+        return NoMatch("the axes are not valid")
+    axes = sorted(new | {kept[a % middle_rank] for a in first})
+    return rewriter.op("Unsqueeze", x, rewriter.const(np.array(axes, np.int64), "axes"))
+
+
+@rule("Squeeze")
+def squeeze_of_squeeze(node: Node, rewriter: Rewriter) -> Replacement:
+    """Squeeze(Squeeze(x, a), b) = Squeeze(x, a and b)."""
+    inner = _chain(node)
+    if isinstance(inner, NoMatch):
+        return inner
+    if not is_op(inner, "Squeeze"):
+        return NoMatch("the operand is no Squeeze")
+    x = inner.inputs[0]
+    first, second = _squeezed(inner), _squeezed(node)
+    count = rank(x)
+    if first is None or second is None or count is None:
+        return NoMatch("axes or rank are not known")
+    gone = {a % count for a in first}
+    kept = [i for i in range(count) if i not in gone]
+    if not kept:
+        return NoMatch("the axes are not valid")
+    axes = sorted(gone | {kept[a % len(kept)] for a in second})
+    return rewriter.op("Squeeze", x, rewriter.const(np.array(axes, np.int64), "axes"))
+
+
+def _squeezed(node: Node) -> tuple[int, ...] | None:
+    return ints(node.inputs[1]) if len(node.inputs) > 1 else None
+
+
+@rule(*RESHAPING)
+def reshape_of_reshape(node: Node, rewriter: Rewriter) -> Replacement:
+    """Reshape(Reshape(x, s), t) = Reshape(x, t') for Reshape, Flatten, Squeeze and Unsqueeze."""
+    inner = _chain(node)
+    if isinstance(inner, NoMatch):
+        return inner
+    x, y = inner.inputs[0], node.outputs[0]
+    own = _target_without_copies(node)
+    if own is not None:
+        return rewriter.op("Reshape", x, own)
+    target = reshape_target(x.shape if x is not None else None, y.shape)
+    if target is None:
+        return NoMatch("the result's shape cannot be written as a constant", y.name)
+    return rewriter.op("Reshape", x, rewriter.const(np.array(target, np.int64), "shape"))
+
+
+def _target_without_copies(node: Node) -> Value | None:
+    """The constant target of a Reshape if it means the same for any operand of the same size."""
+    if not is_op(node, "Reshape") or constant_tensor(node.inputs[1]) is None or attribute(node, "allowzero"):
+        return None
+    target = ints(node.inputs[1])
+    return None if target is None or 0 in target else node.inputs[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class MergeReshapes(RulePass):
+    """Merge chains of Reshape, Flatten, Squeeze and Unsqueeze whose result can be written down.
+
+    Before: ``a = Reshape(x, [0, 6]); y = Reshape(a, [-1, 3, 2])``
+    After:  ``y = Reshape(x, [-1, 3, 2])``
+
+    Spec: https://onnx.ai/onnx/operators/onnx__Reshape.html
+    """
+
+    rules = (reshape_back, unsqueeze_of_unsqueeze, squeeze_of_squeeze, reshape_of_reshape)
