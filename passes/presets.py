@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
+import re
+
 from graphopt.errors import UsageError
 from graphopt.target import Target
 
 LEVELS = (0, 1, 2, 3)
+
+CLEAN = (
+    "inline-branches",
+    "eliminate-identity",
+    "eliminate-noops",
+    "fold-constants",
+    "fold-shapes",
+    "merge-casts",
+    "merge-reshapes",
+    "merge-transposes",
+    "eliminate-common-subexpressions",
+    "eliminate-dead-nodes",
+)
+"""Cleaning and folding. What a fold makes constant, a second round may clean away."""
+
+FUSE = (
+    "canonicalize-arithmetic",
+    "fuse-pad",
+    "fuse-bias",
+    "fuse-conv-bn",
+    "raise-layer-normalization",
+    "raise-hard-swish",
+)
+
+FINISH = ("deduplicate-initializers", "eliminate-dead-nodes")
 
 
 def pipeline_text(
@@ -13,11 +40,46 @@ def pipeline_text(
 ) -> str:
     """The pipeline of `level` for `target`, as text.
 
-    * 0: only what was asked for (binding, precision): nothing is optimised.
-    * 1: cleaning and folding; results keep their bits but for folded transcendental functions.
-    * 2: fusions and layout too; sums may be taken in another order.
-    * 3: as 2 today, with larger folding budgets.
+    * 0: nothing but what was asked for (a precision).
+    * 1: cleaning and folding.
+    * 2: fusions, raised operators and layout too: sums may be taken in another order.
+    * 3: as 2, with folding budgets eight times as large.
+
+    Raises UsageError (GO701) for another level.
     """
     if level not in LEVELS:
         raise UsageError("GO701", "unknown optimisation level", found=level, expected="0, 1, 2 or 3")
-    return ""
+    steps: list[str] = []
+    if level >= 1:
+        clean = [_with_budget(step) if level == 3 else step for step in CLEAN]
+        steps += clean
+        if level >= 2:
+            steps += [*FUSE, _gelu(target), "fuse-matmul-add", "push-transposes"]
+        steps += [*clean, *FINISH]
+    steps += _precision(target, precision, keep_fp32, level)
+    return ",".join(steps)
+
+
+def _with_budget(step: str) -> str:
+    return "fold-constants{max-bytes=8M}" if step == "fold-constants" else step
+
+
+def _gelu(target: Target | None) -> str:
+    """Gelu is of opset 20. XLA takes any opset; ONNX Runtime's CUDA kernels thin out above 18."""
+    return "raise-gelu{upgrade=true}" if target is not None and target.is_xla else "raise-gelu"
+
+
+def _precision(target: Target | None, precision: str | None, keep_fp32: str | None, level: int) -> list[str]:
+    steps = []
+    if precision in ("bf16", "fp16"):
+        keep = f" keep={_quoted(keep_fp32)}" if keep_fp32 else ""
+        steps.append(f"narrow-float{{to={precision}{keep}}}")
+    if level >= 1 and target is not None and target.kind == "tpu":
+        # A TPU has no 64-bit integers: the compiler would emulate index arithmetic in pairs.
+        steps.append("narrow-int")
+    return [*steps, "eliminate-dead-nodes"] if steps else steps
+
+
+def _quoted(text: str) -> str:
+    plain = re.fullmatch(r"[\w.+/\-]+", text)
+    return text if plain else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
