@@ -195,7 +195,7 @@ def _lift(node: Node, main: Graph, namer: Namer) -> bool:
         tensor = onnx_ir.tensor(np.array(attr.value, dtype=np.float32), name=name)
     else:
         return False
-    tensor.name = name
+    # The tensor keeps its name: a model that this one was cloned from may share it.
     constant = onnx_ir.Value(
         name=name,
         shape=Shape(tensor.shape.numpy()),
