@@ -1,0 +1,8 @@
+"""Measuring: interleaved runs, percentiles, ratios with their spread, peak memory."""
+
+from __future__ import annotations
+
+from graphopt.bench.measure import Series, interleave, percentile, ratio
+from graphopt.bench.memory import peak_growth_bytes
+
+__all__ = ["Series", "interleave", "peak_growth_bytes", "percentile", "ratio"]

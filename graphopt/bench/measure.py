@@ -1,0 +1,104 @@
+"""Latencies of several candidates in one run, side by side.
+
+A machine's speed drifts (clocks, other work), so candidates take turns, in an order that is drawn
+anew for each round, and are compared within the rounds: what slows a round slows all of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """The latencies of one candidate, in seconds, one for each round."""
+
+    name: str
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The median latency, in seconds."""
+        return percentile(self.seconds, 50)
+
+    def to_json(self) -> dict[str, Any]:
+        """Percentiles in seconds, and calls per second at the mean latency."""
+        mean = float(np.mean(self.seconds))
+        return {
+            "name": self.name,
+            "runs": len(self.seconds),
+            "p50_s": self.median,
+            "p90_s": percentile(self.seconds, 90),
+            "p99_s": percentile(self.seconds, 99),
+            "min_s": min(self.seconds),
+            "mean_s": mean,
+            "calls_per_s": 1.0 / mean if mean else None,
+        }
+
+
+def percentile(seconds: Sequence[float], percent: float) -> float:
+    """The latency that `percent` per cent of the runs do not exceed (interpolated)."""
+    return float(np.percentile(np.asarray(seconds), percent))
+
+
+def interleave(
+    candidates: Mapping[str, Callable[[], object]],
+    *,
+    runs: int | None = None,
+    seconds: float | None = None,
+    warmup: int = 3,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Series]:
+    """Call the candidates in turns and time every call.
+
+    Args:
+        candidates: what to call, by name.
+        runs: rounds; each calls every candidate once.
+        seconds: stop after this time instead, but not before 10 rounds (or `runs`, where both are given).
+        warmup: calls of each candidate before the clock starts.
+        seed: of the order in which candidates are called within a round.
+        progress: called with (round, rounds) as the rounds go by; rounds is 0 when time decides.
+    """
+    for call in candidates.values():
+        for _ in range(warmup):
+            call()
+    order = list(candidates)
+    draw = random.Random(seed)
+    timings: dict[str, list[float]] = {name: [] for name in candidates}
+    least = runs if runs is not None else 10
+    done, begun = 0, clock()
+    while done < least or (seconds is not None and clock() - begun < seconds):
+        if progress is not None:
+            progress(done, 0 if seconds is not None else least)
+        draw.shuffle(order)
+        for name in order:
+            call = candidates[name]
+            started = clock()
+            call()
+            timings[name].append(clock() - started)
+        done += 1
+    return [Series(name, tuple(found)) for name, found in timings.items()]
+
+
+def ratio(base: Series, other: Series, *, seed: int = 0) -> tuple[float, float, float]:
+    """How many times as fast as `base` `other` is: the ratio of medians, and its 95 % interval.
+
+    The interval is bootstrapped over rounds, so both series must come from one :func:`interleave`.
+    """
+    a, b = np.asarray(base.seconds), np.asarray(other.seconds)
+    picks = np.random.default_rng(seed).integers(0, len(a), (RESAMPLES, len(a)))
+    ratios = np.median(a[picks], axis=1) / np.median(b[picks], axis=1)
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(ratios, [tail, 100 - tail])
+    return base.median / other.median, float(low), float(high)

@@ -1,0 +1,105 @@
+"""The commands, registered in the order in which ``graphopt --help`` lists them, and the entry point."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from graphopt.cli import failures
+from graphopt.cli.bench import bench
+from graphopt.cli.check import check
+from graphopt.cli.compile import compile_model
+from graphopt.cli.doctor import doctor
+from graphopt.cli.inspect import inspect
+from graphopt.cli.optimize import optimize
+from graphopt.cli.output import Output
+from graphopt.cli.passes import passes
+from graphopt.cli.run import run
+from graphopt.cli.targets import targets
+from graphopt.cli.verify import verify
+
+PROGRAM = "graphopt"
+
+app = typer.Typer(
+    name=PROGRAM,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+app.command("compile")(compile_model)
+for command in (optimize, inspect, check, run, verify, bench, passes, targets, doctor):
+    app.command()(command)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        import graphopt
+
+        print(f"{PROGRAM} {graphopt.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def graphopt_(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Compile ONNX models for CUDA, TensorRT and TPU; measure, explain and verify what was done.
+
+    Results go to stdout, progress and notes to stderr. Every command takes --json.
+
+    Exit codes: 0 ok, 1 internal error, 2 wrong usage, 3 the model is invalid or not supported,
+    4 results differ, 5 --strict refused a fallback.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: what follows the program's name; `sys.argv` by default.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # Names in models are any text; a terminal that cannot show a character gets its escape.
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+    Output.current = Output(json="--json" in given)
+    before = _on_terminate()
+    try:
+        code = _invoke(given)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return failures.close_stdout()
+    except BaseException as error:  # the last line of defence: every failure ends as a message and a code
+        return failures.report(error, Output.current)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _invoke(arguments: list[str]) -> int:
+    result = typer.main.get_command(app).main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
+    return result if isinstance(result, int) else 0
+
+
+def _on_terminate() -> Any:
+    """Make SIGTERM unwind the stack, so that children end and half-written files go; return the old handler."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise failures.Terminated
+
+    try:
+        return signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread: the caller's program owns its signals
+        return None

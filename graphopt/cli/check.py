@@ -1,0 +1,182 @@
+"""graphopt check: whether a model is sound, and what each target does not take, all of it at once."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from graphopt.cli import options, values
+from graphopt.cli.output import Output
+from graphopt.errors import EXIT_MODEL, GraphoptError, LoweringError
+
+if TYPE_CHECKING:
+    from graphopt.ir import Model
+    from graphopt.target import Target
+
+MAX_LISTED = 200
+
+
+def check(
+    model: options.Source,
+    *,
+    target: Annotated[
+        list[str],
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="T",
+            help="Also check what this target does not support; may be repeated.",
+            default_factory=list,
+            show_default=False,
+        ),
+    ],
+    shape: options.Shapes,
+    dim: options.Dims,
+    constant: options.Constants,
+    precision: options.Precision = None,
+    level: options.Level = 2,
+    strict: options.Strict = False,
+    json: options.Json = False,
+    verbose: options.Verbose = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Check that a model is valid and that targets support it; exit with 3 if one does not.
+
+    All unsupported nodes are listed at once. For cuda and tensorrt it shows what falls back to the
+    CPU, which is no error but under --strict.
+    """
+    output = Output(json, verbose, quiet)
+    from graphopt import driver
+    from graphopt.cli.progress import Progress
+    from graphopt.target import Target
+
+    chosen = [Target.parse(text) for text in target]
+    settings: dict[str, Any] = {
+        "level": values.level(level),
+        "shapes": values.shapes(shape),
+        "dims": values.dims(dim),
+        "constants": values.constants(constant),
+        "precision": precision,
+    }
+    fixed = {k: v for k, v in settings["dims"].items() if isinstance(v, int)}
+    findings = []
+    with Progress(output) as progress:
+        progress.say("read the model")
+        loaded = driver.load(model)
+        nodes = sum(1 for _ in loaded.graph.all_nodes())
+        for each in chosen:
+            result = driver.optimize(loaded, each, say=progress.say, **{**settings, "dims": fixed})
+            progress.say(f"check for {each}")
+            findings.append(_check_target(result.model, each, precision, strict))
+    output.document(
+        "graphopt.check/1",
+        {"model": model, "ok": all(f["ok"] for f in findings), "nodes": nodes, "targets": findings},
+    )
+    output.line(f"{model}: a valid model, {nodes} nodes")
+    for finding in findings:
+        _show(output, finding)
+    if not all(f["ok"] for f in findings):
+        raise typer.Exit(EXIT_MODEL)
+
+
+def _check_target(model: Model, target: Target, precision: str | None, strict: bool) -> dict[str, Any]:
+    finding: dict[str, Any] = {
+        "target": str(target),
+        "ok": True,
+        "unsupported": [],
+        "placement": None,
+        "notes": [],
+    }
+    if target.kind in ("tensorrt-rtx", "xla-gpu"):
+        return {**finding, "ok": False, "notes": [f"the target {target.kind} is not built yet"]}
+    if target.is_xla:
+        support = importlib.import_module("graphopt.lowering.xla.support")
+        rows = [row.to_json() for row in support.unsupported_nodes(model)]
+        if rows:
+            return {**finding, "ok": False, "unsupported": rows}
+        return {**finding, **_trace(model, target, precision)}
+    placement = importlib.import_module("graphopt.lowering.cuda.placement")
+    rows = placement.predict(model, target)
+    summary = placement.summarize(model, rows).to_json()
+    away = [r.to_json() for r in rows if r.kind == "fallback"]
+    return {**finding, "ok": not (strict and away), "placement": summary, "fallbacks": away}
+
+
+def _trace(model: Model, target: Target, precision: str | None) -> dict[str, Any]:
+    """Trace the whole program where the shapes are known: what looking at single nodes cannot tell."""
+    free = sorted(
+        {
+            str(d.value)
+            for v in model.graph.inputs
+            for d in (v.shape.dims if v.shape is not None else ())
+            if not isinstance(d, int)
+        }
+    )
+    if any(v.shape is None for v in model.graph.inputs):
+        return {"notes": ["an input has no declared shape, so the program was not traced"]}
+    if free and target.kind == "tpu":
+        flags = " ".join(f"--dim {name}=8" for name in free)
+        return {
+            "notes": [f"free dimensions must be bound to compile for {target}: {flags}; nothing was traced"]
+        }
+    program = importlib.import_module("graphopt.lowering.xla.program")
+    export = importlib.import_module("graphopt.lowering.xla.export")
+    try:
+        built = program.build_program(model, program.symbolic_shapes(model, {}), precision=precision)
+        export.export_program(built)
+    except GraphoptError as error:
+        late = bool(free) or (isinstance(error, LoweringError) and bool(getattr(error, "inputs", None)))
+        if late and target.kind != "tpu":
+            return {"notes": [f"compiled for each shape or value that it meets, not once: {error}"]}
+        return {"ok": False, "notes": [], "error": error.to_json()}
+    return {"notes": []}
+
+
+def _show(output: Output, finding: dict[str, Any]) -> None:
+    output.line()
+    output.line(f"{finding['target']}: {'supported' if finding['ok'] else 'NOT SUPPORTED'}", "bold")
+    rows = finding["unsupported"]
+    if rows:
+        output.table(
+            ["node", "op", "because"],
+            [
+                (r["node"], (f"{r['domain']}." if r["domain"] else "") + r["op_type"], r["reason"])
+                for r in rows[:MAX_LISTED]
+            ],
+            title=f"{len(rows)} unsupported nodes",
+        )
+        if len(rows) > MAX_LISTED:
+            output.line(f"and {len(rows) - MAX_LISTED} more (--json lists all)")
+    error = finding.get("error")
+    if error:
+        for key in ("message", "where", "found", "expected", "next_step"):
+            if error[key]:
+                output.line(
+                    f"  {error['code'] + ' ' if key == 'message' else key.split('_')[0] + ': '}{error[key]}"
+                )
+    if finding["placement"] is not None:
+        _show_placement(output, finding)
+    for note in finding["notes"]:
+        output.line(f"  {note}")
+
+
+def _show_placement(output: Output, finding: dict[str, Any]) -> None:
+    summary = finding["placement"]
+    providers = (f"{n} {name.removesuffix('ExecutionProvider')}" for name, n in summary["providers"].items())
+    kinds = (f"{n} {kind}" for kind, n in summary["nodes"].items() if n)
+    output.facts(
+        [
+            ("  nodes", ", ".join(providers)),
+            ("  kinds", ", ".join(kinds)),
+            ("  copies", f"{summary['copies']} tensors between host and device in each run"),
+        ]
+    )
+    away = finding["fallbacks"]
+    if away:
+        output.table(
+            ["node", "op", "because"],
+            [(r["node"], r["op"], r.get("reason", "")) for r in away[:MAX_LISTED]],
+            title=f"{len(away)} nodes fall back to the CPU",
+        )

@@ -1,0 +1,202 @@
+"""graphopt compile: a model for a target, and what it costs there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from graphopt.cli import options, values
+from graphopt.cli.output import Output, bar, clean, duration, shape, size
+
+if TYPE_CHECKING:
+    from graphopt.executable import Executable
+    from graphopt.target import Target
+
+TOP = 10
+
+
+def compile_model(
+    model: options.Source,
+    *,
+    target: options.Target = "xla-cpu",
+    folder: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FOLDER",
+            help="Where to write; default MODEL.TARGET.",
+            show_default=False,
+        ),
+    ] = None,
+    shape: options.Shapes,
+    dim: options.Dims,
+    constant: options.Constants,
+    precision: options.Precision = None,
+    keep_fp32: options.KeepFp32 = None,
+    level: options.Level = 2,
+    pipeline: options.PipelineText = None,
+    strict: options.Strict = False,
+    verify: options.Verify = None,
+    no_save: Annotated[bool, typer.Option("--no-save", help="Compile and report, write nothing.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Also show what every pass did.")] = False,
+    json: options.Json = False,
+    verbose: options.Verbose = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compile a model for a target and write the artifact.
+
+    For TPUs the vendor's compiler runs here, without the hardware, and the cycles that it estimates
+    are laid on the model's nodes.
+    """
+    output = Output(json, verbose, quiet)
+    from graphopt import artifact
+    from graphopt.target import Target
+
+    chosen = Target.parse(target)
+    destination = None if no_save else Path(folder) if folder else values.default_folder(model, chosen)
+    settings = {
+        "level": values.level(level),
+        "shapes": values.shapes(shape),
+        "dims": values.dims(dim),
+        "constants": values.constants(constant),
+    }
+    if destination is not None:
+        artifact.check_output(destination)
+    executable = build(
+        output,
+        model,
+        target=chosen,
+        precision=precision,
+        keep_fp32=keep_fp32,
+        pipeline=pipeline,
+        strict=strict,
+        verify=verify,
+        save=destination,
+        **settings,
+    )
+    output.document("graphopt.compile/1", executable.to_json())
+    show(output, executable, destination)
+    if report:
+        from graphopt.cli.optimize import show_passes
+
+        show_passes(output, executable.report)
+    output.notes(executable.notes)
+
+
+def build(output: Output, model: str, *, save: Path | None = None, **arguments: Any) -> Executable:
+    """Compile `model` with progress shown; write it to `save`, if given."""
+    from graphopt import driver
+    from graphopt.cli.progress import Progress
+
+    with Progress(output) as progress:
+        executable = driver.compile(model, say=progress.say, tick=progress.tick, **arguments)
+        if save is not None:
+            progress.say("write the artifact")
+            executable.save(save)
+    return executable
+
+
+def show(output: Output, executable: Executable, folder: Path | None) -> None:
+    """What was made, on stdout."""
+    report, seconds = executable.report, executable.seconds
+    output.facts(
+        [
+            ("target", executable.target),
+            ("inputs", ", ".join(map(_signature, executable.inputs))),
+            ("outputs", ", ".join(map(_signature, executable.outputs))),
+            (
+                "passes",
+                f"{report['nodes_before']} -> {report['nodes_after']} nodes, {size(report['bytes_before'])} -> "
+                f"{size(report['bytes_after'])} of weights, {report['exactness']}",
+            ),
+            ("time", ", ".join(f"{stage} {duration(spent)}" for stage, spent in seconds.items())),
+            ("compiler", _compiler(executable.manifest)),
+        ]
+    )
+    show_cost(output, executable.target, executable.cost, executable.memory)
+    show_placement(output, executable.placement)
+    if folder is not None:
+        output.line()
+        output.line(f"{clean(folder)}/")
+        for path in sorted(folder.iterdir()):
+            output.line(f"  {path.name:24} {size(path.stat().st_size)}")
+
+
+def _signature(spec: dict[str, Any]) -> str:
+    return f"{spec['name']} {str(spec['dtype']).lower()}{shape(spec['shape'])}"
+
+
+def _compiler(manifest: dict[str, Any]) -> str | None:
+    found = manifest.get("compiler")
+    return f"{found['name']} for {found['device_kind']}, {found['topology']}" if found else None
+
+
+def show_cost(
+    output: Output, target: Target, cost: dict[str, Any] | None, memory: dict[str, int] | None
+) -> None:
+    """The compiler's estimate for the whole model, and the dearest nodes."""
+    from graphopt.target import device_of
+
+    device = device_of(target)
+    if memory is not None and "hbm" in memory:
+        room = f" of {size(device.hbm_bytes)} ({memory['hbm'] / device.hbm_bytes:.1%})" if device else ""
+        output.facts([("memory", f"{size(memory['hbm'])}{room}")])
+    if not cost:
+        return
+    total, clock = cost["total_cycles"], device.clock_hz if device else None
+    time = (
+        f", {duration(total / clock)} at {clock / 1e6:.0f} MHz"
+        if clock
+        else ", no published clock to time them"
+    )
+    output.facts([("estimate", f"{total:,} cycles{time} ({cost.get('source', 'the compiler')})")])
+    rows = [
+        (
+            row["node"],
+            row["op_type"],
+            _origins(row["origins"], row["node"]),
+            f"{row['cycles']:,.0f}",
+            f"{row['share']:.1%}",
+            bar(row["share"]),
+        )
+        for row in cost["nodes"][:TOP]
+    ]
+    if rows:
+        output.table(
+            ["node", "op", "stands for", ">cycles", ">share", ""],
+            rows,
+            title=f"dearest {len(rows)} of {len(cost['nodes'])} nodes with cycles of their own",
+        )
+    if total and cost.get("unattributed_cycles"):
+        spent = cost["unattributed_cycles"]
+        output.line(f"{spent:,.0f} cycles ({spent / total:.1%}) belong to no node: copies, transfers, layout")
+
+
+def _origins(names: list[str], own: str) -> str:
+    others = [name for name in names if name != own]
+    shown = ", ".join(others[:3])
+    return f"{shown} and {len(others) - 3} more" if len(others) > 3 else shown
+
+
+def show_placement(output: Output, placement: list[dict[str, Any]], *, listed: int = 0) -> None:
+    """How many nodes run where by the prediction, and up to `listed` of those that fall back, with reasons."""
+    if not placement:
+        return
+    from collections import Counter
+
+    counts = Counter(
+        f"{row['provider'].removesuffix('ExecutionProvider')} ({row['kind']})" for row in placement
+    )
+    output.facts([("placement", ", ".join(f"{n} on {where}" for where, n in counts.most_common()))])
+    away = [row for row in placement if row["kind"] == "fallback"]
+    if away and listed:
+        output.table(
+            ["node", "op", "runs on", "because"],
+            [(r["node"], r["op"], r["provider"], r.get("reason", "")) for r in away[:listed]],
+            title=f"{len(away)} nodes fall back",
+        )
+        if len(away) > listed:
+            output.line(f"and {len(away) - listed} more (--json lists all)")

@@ -1,0 +1,211 @@
+"""graphopt doctor: whether this machine has what graphopt needs, and what would help."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from graphopt.cli import options
+from graphopt.cli.output import Output, size
+from graphopt.errors import EXIT_INTERNAL
+
+CHILD_TIMEOUT_S = 60
+MIN_DISK_BYTES = 1 << 30
+MIN_MEMORY_BYTES = 2 << 30
+
+_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*\(?([^;)]*)\)?\s*(?:;\s*(.*))?")
+
+Finding = dict[str, Any]
+
+
+def doctor(*, json: options.Json = False, verbose: options.Verbose = 0, quiet: options.Quiet = False) -> None:
+    """Check versions, the TPU compiler, GPU and drivers, memory and disk; exit with 1 if something required is broken."""
+    output = Output(json, verbose, quiet)
+    from graphopt.cli.progress import Progress
+
+    with Progress(output) as progress:
+        progress.say("look at packages")
+        findings = [_python(), *packages()]
+        progress.say("load ONNX Runtime and JAX in child processes")
+        findings += [_loads("onnxruntime", _ORT_PROBE), _loads("jax", _JAX_PROBE)]
+        progress.say("look at devices")
+        findings += [tpu_compiler(), *_devices(), memory(), disk()]
+    broken = any(f["status"] == "broken" for f in findings)
+    output.document("graphopt.doctor/1", {"ok": not broken, "findings": findings})
+    output.table(
+        ["", "what", "found", "wanted"], [(f["status"], f["what"], f["found"], f["wanted"]) for f in findings]
+    )
+    for finding in findings:
+        if finding["advice"]:
+            output.line(f"  {finding['what']}: {finding['advice']}")
+    output.line()
+    output.line("Something required is broken." if broken else "Everything that is required is here.", "bold")
+    if broken:
+        raise typer.Exit(EXIT_INTERNAL)
+
+
+def _finding(what: str, status: str, found: object, wanted: str = "", advice: str = "") -> Finding:
+    """`status`: ``ok``, ``missing`` (optional and not here), ``warn`` or ``broken`` (required)."""
+    return {"what": what, "status": status, "found": str(found), "wanted": wanted, "advice": advice}
+
+
+def _python() -> Finding:
+    found = ".".join(map(str, sys.version_info[:3]))
+    return _finding("Python", "ok" if sys.version_info >= (3, 11) else "broken", found, ">=3.11")
+
+
+def packages() -> list[Finding]:
+    """Every distribution that graphopt requires here, against the versions that it wants."""
+    try:
+        required = importlib.metadata.requires("graphopt") or []
+    except importlib.metadata.PackageNotFoundError:
+        return [_finding("graphopt", "warn", "not installed", advice="Run from a checkout: pip install -e .")]
+    found: list[Finding] = []
+    for text in required:
+        match = _REQUIREMENT.match(text)
+        if match is None or "extra" in (match.group(3) or "") or match.group(1).startswith("onnxruntime"):
+            continue
+        found.append(_package(match.group(1), match.group(2).strip()))
+    return found
+
+
+def _package(name: str, wanted: str) -> Finding:
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return _finding(name, "broken", "missing", wanted, f"pip install '{name}{wanted}'")
+    if satisfies(version, wanted):
+        return _finding(name, "ok", version, wanted)
+    return _finding(name, "broken", version, wanted, f"pip install '{name}{wanted}'")
+
+
+def satisfies(version: str, wanted: str) -> bool:
+    """Whether `version` lies in a range such as ``>=1.1,<2`` (the comparisons that graphopt's own metadata use)."""
+    have = _numbers(version)
+    for part in filter(None, (p.strip() for p in wanted.split(","))):
+        match = re.match(r"(>=|<=|==|!=|<|>)\s*(.+)", part)
+        if match is None:
+            continue
+        want = _numbers(match.group(2))
+        width = max(len(have), len(want))
+        a, b = (tuple([*v, *[0] * (width - len(v))]) for v in (have, want))
+        ok = {">=": a >= b, "<=": a <= b, "==": a == b, "!=": a != b, "<": a < b, ">": a > b}[match.group(1)]
+        if not ok:
+            return False
+    return True
+
+
+def _numbers(version: str) -> list[int]:
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return [int(n) for n in match.group().split(".")] if match else [0]
+
+
+_ORT_PROBE = "import onnxruntime as o; print(o.__version__, *o.get_available_providers(), sep=chr(10))"
+_JAX_PROBE = "import jax; print(jax.__version__, jax.devices('cpu')[0].device_kind, sep=chr(10))"
+
+
+def _loads(module: str, probe: str) -> Finding:
+    """Whether a native library loads, tried in a child: a broken one may take its process down."""
+    if importlib.util.find_spec(module) is None:
+        return _finding(module, "broken", "missing", advice=f"pip install {module}")
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", probe],
+            capture_output=True,
+            text=True,
+            timeout=CHILD_TIMEOUT_S,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return _finding(module, "broken", f"does not load: {error}", advice=f"Reinstall {module}.")
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return _finding(module, "broken", f"does not load: {last[:200]}", advice=f"Reinstall {module}.")
+    lines = done.stdout.split("\n")
+    return _finding(f"{module} loads", "ok", f"{lines[0]}: {', '.join(filter(None, lines[1:]))}")
+
+
+def tpu_compiler() -> Finding:
+    """The TPU compiler, which works without a TPU."""
+    if importlib.util.find_spec("libtpu") is None:
+        return _finding(
+            "TPU compiler",
+            "missing",
+            "no libtpu",
+            advice="pip install 'graphopt[tpu]' compiles for TPUs here.",
+        )
+    return _finding("TPU compiler", "ok", f"libtpu {importlib.metadata.version('libtpu')}")
+
+
+def _devices() -> list[Finding]:
+    from graphopt import platforms
+
+    tpu = _finding("TPU", "ok", "here") if platforms.has_tpu() else _finding("TPU", "missing", "none here")
+    if not platforms.has_nvidia_gpu():
+        return [tpu, _finding("NVIDIA GPU", "missing", "none here")]
+    return [tpu, _nvidia(), *(_library(*each) for each in (("CUDA", "cudart"), ("cuDNN", "cudnn")))]
+
+
+def _nvidia() -> Finding:
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=CHILD_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return _finding(
+            "NVIDIA GPU", "warn", f"nvidia-smi fails: {error}", advice="Install the NVIDIA driver."
+        )
+    return _finding("NVIDIA GPU", "ok", "; ".join(done.stdout.strip().splitlines()))
+
+
+def _library(title: str, stem: str) -> Finding:
+    """A CUDA library: the system's, or one from NVIDIA's Python packages."""
+    import ctypes.util
+
+    found = ctypes.util.find_library(stem)
+    if found is None:
+        names = (d.metadata["Name"] or "" for d in importlib.metadata.distributions())
+        wanted = "cuda-runtime" if stem == "cudart" else stem
+        packaged = sorted({n for n in names if n.lower().startswith("nvidia") and wanted in n.lower()})
+        found = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packaged) or None
+    if found is None:
+        return _finding(
+            title, "warn", "not found", advice=f"The cuda and tensorrt targets need {title} to run."
+        )
+    return _finding(title, "ok", found)
+
+
+def memory() -> Finding:
+    """Memory that is free for work."""
+    try:
+        text = Path("/proc/meminfo").read_text()
+    except OSError:
+        return _finding("memory", "ok", "unknown")
+    match = re.search(r"MemAvailable:\s+(\d+) kB", text)
+    free = int(match.group(1)) * 1024 if match else 0
+    low = free < MIN_MEMORY_BYTES
+    advice = "Compiling for a TPU takes a few GiB." if low else ""
+    return _finding("free memory", "warn" if low else "ok", size(free), f">={size(MIN_MEMORY_BYTES)}", advice)
+
+
+def disk() -> Finding:
+    """Free space where temporary files go."""
+    import tempfile
+
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    low = free < MIN_DISK_BYTES
+    return _finding(
+        f"free space in {folder}", "warn" if low else "ok", size(free), f">={size(MIN_DISK_BYTES)}"
+    )

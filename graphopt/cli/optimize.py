@@ -1,0 +1,150 @@
+"""graphopt optimize: better ONNX, and what every pass did."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from graphopt.cli import options, values
+from graphopt.cli.output import Output, clean, duration, size
+
+if TYPE_CHECKING:
+    from graphopt.driver import Result
+
+MAX_CHANGES = 6
+
+
+def optimize(
+    model: options.Source,
+    *,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="OUT.onnx",
+            help="Where to write; without it, only report.",
+            show_default=False,
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="T",
+            help="Choose this target's passes; default: plain ONNX.",
+            show_default=False,
+        ),
+    ] = None,
+    shape: options.Shapes,
+    dim: options.Dims,
+    constant: options.Constants,
+    precision: options.Precision = None,
+    keep_fp32: options.KeepFp32 = None,
+    level: options.Level = 2,
+    pipeline: options.PipelineText = None,
+    verify: options.Verify = None,
+    list_declined: Annotated[
+        bool, typer.Option("--list-declined", help="Also list what passes left alone, and why.")
+    ] = False,
+    json: options.Json = False,
+    verbose: options.Verbose = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Optimize a model and write it as ONNX."""
+    output = Output(json, verbose, quiet)
+    settings = {
+        "level": values.level(level),
+        "shapes": values.shapes(shape),
+        "dims": values.dims(dim),
+        "constants": values.constants(constant),
+    }
+    destination = values.check_output_file(out, source=model) if out is not None else None
+    from graphopt import driver
+    from graphopt.cli.progress import Progress
+
+    with Progress(output) as progress:
+        result = driver.optimize(
+            model,
+            target,
+            pipeline=pipeline,
+            verify=_verify_mode(verify),
+            precision=precision,
+            keep_fp32=keep_fp32,
+            say=progress.say,
+            **settings,
+        )
+        if destination is not None:
+            progress.say("write the model")
+            result.save(destination)
+    report = result.report.to_json()
+    output.document(
+        "graphopt.optimize/1",
+        {
+            "model": model,
+            "output": None if destination is None else str(destination),
+            "pipeline": result.pipeline,
+            "report": report,
+        },
+    )
+    show_passes(output, report)
+    if list_declined:
+        show_declined(output, report)
+    _show_end(output, result, report, None if destination is None else clean(destination))
+
+
+def _verify_mode(text: str | None) -> Any:
+    return text  # the driver checks it and names the choices
+
+
+def _show_end(output: Output, result: Result, report: dict[str, Any], destination: str | None) -> None:
+    output.line()
+    output.line(
+        f"{report['nodes_before']} -> {report['nodes_after']} nodes, {size(report['bytes_before'])} -> "
+        f"{size(report['bytes_after'])} of weights in {duration(report['seconds'])}; {report['exactness']}"
+    )
+    if destination is None:
+        output.notes(["nothing was written: name a file with -o"])
+    else:
+        output.line(f"wrote {destination}")
+
+
+def show_passes(output: Output, report: dict[str, Any]) -> None:
+    """A row for every pass; times where the report has them."""
+    if not report["passes"]:
+        output.line("no passes ran")
+        return
+    rows = [
+        (
+            row["name"],
+            f"{row['seconds'] * 1e3:.1f}" if "seconds" in row else "",
+            row["nodes_before"],
+            row["nodes_after"],
+            _changes(row),
+        )
+        for row in report["passes"]
+    ]
+    output.table(
+        ["pass", ">ms", ">before", ">after", "changed"], rows, title="passes (nodes before and after)"
+    )
+
+
+def _changes(row: dict[str, Any]) -> str:
+    if row["rolled_back"]:
+        return f"UNDONE: {row['rolled_back']}"
+    counts = sorted(row["counts"].items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{name} {count}" for name, count in counts[:MAX_CHANGES])
+    return f"{shown}, and {len(counts) - MAX_CHANGES} other kinds" if len(counts) > MAX_CHANGES else shown
+
+
+def show_declined(output: Output, report: dict[str, Any]) -> None:
+    """What passes looked at and left alone, with the reasons."""
+    rows = [
+        (row["name"], count, reason) for row in report["passes"] for reason, count in row["declined"].items()
+    ]
+    if rows:
+        output.table(["pass", ">times", "reason"], rows, title="left alone")
+    else:
+        output.line("no pass left anything alone that it looked at")

@@ -1,0 +1,100 @@
+"""The options that commands share, each written once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+_OUTPUT = "Output"
+_MODEL = "Model"
+_OPTIMIZE = "Optimization"
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document with a versioned schema.")]
+Verbose = Annotated[
+    int, typer.Option("-v", "--verbose", count=True, help="Say more on stderr; twice: logs of libraries.")
+]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No notes and no progress on stderr.")]
+
+Source = Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX file.")]
+SourceOrArtifact = Annotated[
+    str, typer.Argument(metavar="MODEL|ARTIFACT", help="An ONNX file, or a folder that compile wrote.")
+]
+Target = Annotated[
+    str,
+    typer.Option("--target", "-t", metavar="T", help="What to compile for: `graphopt targets` lists them."),
+]
+Shapes = Annotated[
+    list[str],
+    typer.Option(
+        "--shape",
+        metavar="NAME:DIMS",
+        help="Shape of an input: x:1x3x224x224 or x:1,3,224,224; letters leave a dimension free (Nx3xHxW).",
+        default_factory=list,
+        show_default=False,
+    ),
+]
+Dims = Annotated[
+    list[str],
+    typer.Option(
+        "--dim",
+        metavar="NAME=SIZE",
+        help="Size of a named dimension: N=8; for tensorrt also N=min:opt:max.",
+        default_factory=list,
+        show_default=False,
+    ),
+]
+Constants = Annotated[
+    list[str],
+    typer.Option(
+        "--constant",
+        metavar="NAME=VALUE",
+        help="An input that is always the same: sr=16000, flags=[1,0], w=@file.npy.",
+        default_factory=list,
+        show_default=False,
+    ),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option("--precision", metavar="P", help="fp32 (default), tf32, bf16 or fp16.", show_default=False),
+]
+KeepFp32 = Annotated[
+    str | None,
+    typer.Option(
+        "--keep-fp32", metavar="REGEX", help="Nodes whose names match stay in float32.", show_default=False
+    ),
+]
+Level = Annotated[
+    int,
+    typer.Option(
+        "-O",
+        metavar="LEVEL",
+        help="0 (only what is asked for) to 3. 2 may take sums in another order, 1 may not.",
+    ),
+]
+PipelineText = Annotated[
+    str | None,
+    typer.Option(
+        "--pipeline",
+        metavar="TEXT",
+        help="Passes to run instead of a level's: fold-constants{max-bytes=64K},fuse-conv-bn",
+        show_default=False,
+    ),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Fail rather than fall back to the CPU.")]
+Verify = Annotated[
+    str | None,
+    typer.Option(
+        "--verify",
+        metavar="each|end",
+        help="Compare results around every pass (and undo one that changes them), or once at the end.",
+        show_default=False,
+    ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data", metavar="PATH", help="Feeds: a .npz, a .npy, or a folder of them.", show_default=False
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of generated feeds.")]

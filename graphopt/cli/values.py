@@ -1,0 +1,167 @@
+"""The values of options: ``x:1x3x224x224``, ``N=8``, ``sr=16000``, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from graphopt.errors import OutputError, UsageError
+
+_SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+def shapes(items: Sequence[str]) -> dict[str, list[int | str]]:
+    """``x:1x3xHxW`` by input name. The name ends at the last colon, so that it may hold colons itself."""
+    found: dict[str, list[int | str]] = {}
+    for item in items:
+        name, colon, text = item.rpartition(":")
+        if not colon or not name:
+            raise _wrong("--shape", item, "NAME:1x3x224x224 or NAME:1,3,224,224")
+        _once("--shape", name, found)
+        # A dimension's name may hold an x itself (max_len): then commas say where it ends.
+        parts = text.split("," if "," in text else "x")
+        found[name] = [_dimension(item, part.strip()) for part in parts] if text.strip() else []
+    return found
+
+
+def _dimension(item: str, part: str) -> int | str:
+    if part.isascii() and part.isdigit() and int(part) > 0:
+        return int(part)
+    if _SYMBOL.match(part):
+        return part
+    raise _wrong("--shape", item, "positive sizes or names, as in x:Nx3x224x224")
+
+
+def dims(items: Sequence[str]) -> dict[str, int | tuple[int, int, int]]:
+    """``N=8`` or ``N=1:8:32`` by dimension name."""
+    found: dict[str, int | tuple[int, int, int]] = {}
+    for item in items:
+        name, equals, text = item.rpartition("=")
+        if not equals or not name:
+            raise _wrong("--dim", item, "NAME=8")
+        _once("--dim", name, found)
+        if "," in text:
+            raise UsageError(
+                "GO701",
+                "several sizes of one dimension (buckets) are not there yet",
+                where=f"--dim {item}",
+                expected=f"one size, as in {name}={text.split(',', maxsplit=1)[0]}",
+                next_step="Compile once for each size.",
+            )
+        parts = text.split(":")
+        if len(parts) not in (1, 3) or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
+            raise _wrong("--dim", item, "a positive size, or min:opt:max")
+        sizes = [int(p) for p in parts]
+        if len(sizes) == 1:
+            found[name] = sizes[0]
+        else:
+            if sizes != sorted(sizes):
+                raise _wrong("--dim", item, "min:opt:max in ascending order")
+            found[name] = (sizes[0], sizes[1], sizes[2])
+    return found
+
+
+def fixed_dims(items: Sequence[str]) -> dict[str, int]:
+    """``N=8`` by dimension name, for commands that know no ranges."""
+    found = dims(items)
+    for name, size in found.items():
+        if isinstance(size, tuple):
+            raise _wrong("--dim", f"{name}={':'.join(map(str, size))}", "one size")
+    return {name: size for name, size in found.items() if isinstance(size, int)}
+
+
+def constants(items: Sequence[str]) -> dict[str, Any]:
+    """``sr=16000``, ``mask=[1,0]``, ``flag=true`` or ``w=@file.npy`` by input name."""
+    found: dict[str, Any] = {}
+    for item in items:
+        name, equals, text = item.partition("=")
+        if not equals or not name:
+            raise _wrong("--constant", item, "NAME=VALUE")
+        _once("--constant", name, found)
+        found[name] = (
+            array_file(text[1:], f"--constant {name}") if text.startswith("@") else _literal(item, text)
+        )
+    return found
+
+
+def _literal(item: str, text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _wrong("--constant", item, "a number, true, false, a list like [1,2], or @file.npy") from error
+    if not _is_numeric(value):
+        raise _wrong("--constant", item, "a number, true, false, a list like [1,2], or @file.npy")
+    return value
+
+
+def _is_numeric(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_numeric(v) for v in value)
+    return isinstance(value, (bool, int, float))
+
+
+def array_file(path: str, where: str) -> Any:
+    """The array in a .npy file, memory-mapped. Raises UsageError (GO701) when there is none."""
+    import numpy as np
+
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(
+            "GO701", f"the array cannot be read: {error}", where=where, found=path, expected="a .npy file"
+        ) from error
+
+
+def level(value: int) -> int:
+    """An optimisation level. Raises UsageError (GO701) unless it is 0 to 3."""
+    if value not in range(4):
+        raise UsageError(
+            "GO701", "unknown optimisation level", where="-O", found=value, expected="0, 1, 2 or 3"
+        )
+    return value
+
+
+def default_folder(source: str, target: object) -> Path:
+    """Where an artifact goes when nobody says: ``mnist.tpu-v5e`` in the current folder."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).stem).strip("-.") or "model"
+    return Path(f"{stem}.{re.sub(r'[^A-Za-z0-9._-]+', '-', str(target))}")
+
+
+def check_output_file(path: str | os.PathLike[str], *, source: str | None = None) -> Path:
+    """`path`, after a look at whether a file can be written there: before work starts, not after.
+
+    Raises OutputError (GO111): its folder is missing or not writable, it is no regular file, or it is `source`.
+    """
+    target = Path(path)
+    problem = None
+    parent = target.absolute().parent
+    if target.is_dir():
+        problem = "the output is a folder"
+    elif os.path.lexists(target) and not target.is_file():
+        problem = "the output exists and is no regular file"
+    elif not parent.is_dir():
+        problem = "the output's folder does not exist"
+    elif not os.access(target if target.exists() else parent, os.W_OK):
+        problem = "the output cannot be written"
+    elif (
+        source is not None and target.exists() and os.path.exists(source) and os.path.samefile(target, source)
+    ):
+        problem = "the output is the input"
+    if problem is not None:
+        raise OutputError("GO111", problem, where=str(target), next_step="Choose another place with -o.")
+    return target
+
+
+def _wrong(flag: str, found: str, expected: str) -> UsageError:
+    return UsageError(
+        "GO701", f"{flag} cannot be understood", where=flag, found=repr(found), expected=expected
+    )
+
+
+def _once(flag: str, name: str, found: dict[str, Any]) -> None:
+    if name in found:
+        raise UsageError("GO701", f"{flag} is given twice for {name!r}", where=flag)
