@@ -379,5 +379,5 @@ def _xla_session(executable: Executable) -> Session:
         feeds.FeedSpec(s["name"], s["dtype"], None if s["shape"] is None else tuple(s["shape"]))
         for s in executable.inputs
     ]
-    session: Session = runtime.XlaSession(specs, weights, program_for)
+    session: Session = runtime.XlaSession(specs, [s["name"] for s in executable.outputs], weights, program_for)
     return session

@@ -138,17 +138,25 @@ def run_xla(
 
     bound = dict(constants or {})
     while True:
-        program = build_program(model, {k: v.shape for k, v in feeds.items()}, constants=bound)
+        shapes = {k: getattr(v, "shape", ()) for k, v in feeds.items()}  # sequences have none: refused later
+        program = build_program(model, shapes, constants=bound)
         fed = {k: v for k, v in feeds.items() if k not in bound}
         try:
             with settings():
                 results = program.jitted()(program.weight_arrays(), fed)
-                return {k: np.asarray(v) for k, v in results.items()}
+                return {v.name or "": _on_host(results[v.name or ""]) for v in model.graph.outputs}
         except StaticOperandRequired as error:
             missing = {name for name in error.inputs if name in feeds and name not in bound}
             if not missing:
                 raise
             bound.update({name: np.asarray(feeds[name]) for name in missing})
+
+
+def _on_host(result: Any) -> Any:
+    """Arrays as numpy; sequences item by item; an absent optional as None."""
+    if isinstance(result, (list, tuple)):
+        return [_on_host(item) for item in result]
+    return None if result is None else np.asarray(result)
 
 
 def make_model(

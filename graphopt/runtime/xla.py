@@ -30,6 +30,7 @@ class XlaSession:
 
     Args:
         inputs: what may be fed.
+        outputs: the names of the outputs, in order (JAX sorts them).
         weights: the program's weight arguments by name; read when the first call is made.
         program_for: gives the function ``(weights, inputs) -> outputs`` for the shapes of the feeds
             and the values of the inputs that it must know; it is asked once for each.
@@ -39,12 +40,14 @@ class XlaSession:
     def __init__(
         self,
         inputs: Sequence[FeedSpec],
+        outputs: Sequence[str],
         weights: Callable[[], Mapping[str, np.ndarray]],
         program_for: Callable[[Mapping[str, tuple[int, ...]], Mapping[str, np.ndarray]], Call],
         *,
         platform: str = "cpu",
     ) -> None:
         self.inputs = list(inputs)
+        self.outputs = list(outputs)
         self.platform = platform
         self._load_weights = weights
         self._program_for = program_for
@@ -81,7 +84,7 @@ class XlaSession:
         with _settings(), jax.default_device(self._device):
             try:
                 results = call(self._weights or {}, arrays)
-                return {name: np.asarray(value) for name, value in results.items()}
+                return {name: _on_host(results[name]) for name in self.outputs}
             except GraphoptError:
                 with self._lock:
                     self._calls.pop(key, None)
@@ -92,6 +95,13 @@ class XlaSession:
     def _device_weights(self) -> dict[str, Any]:
         with _settings(), jax.default_device(self._device):
             return {name: jax.device_put(array, self._device) for name, array in self._load_weights().items()}
+
+
+def _on_host(result: Any) -> Any:
+    """Arrays as numpy; sequences item by item; an absent optional as None."""
+    if isinstance(result, (list, tuple)):
+        return [_on_host(item) for item in result]
+    return None if result is None else np.asarray(result)
 
 
 def exported_call(data: bytes) -> Call:
