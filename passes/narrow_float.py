@@ -25,8 +25,8 @@ _SENSITIVE = """
     MeanVarianceNormalization RMSNormalization
     Hardmax LogSoftmax Softmax Softplus Exp Log Pow Reciprocal Sqrt Cos Cosh Sin Sinh Tan Acos Acosh Asin
     Asinh Atan Atanh Det
-    CumProd CumSum GlobalLpPool LpPool Mean ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMean
-    ReduceProd ReduceSum ReduceSumSquare
+    CumProd CumSum GlobalAveragePool GlobalLpPool LpPool Mean ReduceL1 ReduceL2 ReduceLogSum
+    ReduceLogSumExp ReduceMean ReduceProd ReduceSum ReduceSumSquare
     NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss Adagrad Adam Gradient Momentum
     Bernoulli BlackmanWindow DFT HammingWindow HannWindow MelWeightMatrix Multinomial RandomNormal
     RandomNormalLike RandomUniform RandomUniformLike Range STFT

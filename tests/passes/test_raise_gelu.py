@@ -1,0 +1,139 @@
+"""raise-gelu against ONNX Runtime: association orders, constants and near misses."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from checking import model_from
+from rewriting import check_declines, check_rewrite, operators
+
+from graphopt.passes.raise_gelu import RaiseGelu
+
+NAMES = {
+    "one": 1.0,
+    "two": 2.0,
+    "three": 3.0,
+    "half": 0.5,
+    "root2": math.sqrt(2),
+    "rroot2": math.sqrt(0.5),
+    "k": math.sqrt(2 / math.pi),
+    "c": 0.044715,
+    "off": 0.72,
+    "c2": 0.05,
+}
+ERFS = ["i = Div(x, root2)", "i = Mul(x, rroot2)", "i = Mul(rroot2, x)"]
+BELL = "e = Erf(i) s = Add(e, one)"
+PRODUCTS = [
+    "p = Mul(x, s) y = Mul(p, half)",
+    "h = Mul(half, x) y = Mul(h, s)",
+    "h = Mul(s, half) y = Mul(x, h)",
+    "p = Mul(s, x) y = Div(p, two)",
+    "h = Div(x, two) y = Mul(s, h)",
+]
+TANHS = [
+    "q = Pow(x, three) r = Mul(q, c) t = Add(x, r) i = Mul(t, k)",
+    "q = Mul(x, x) q3 = Mul(q, x) r = Mul(c, q3) t = Add(r, x) i = Mul(k, t)",
+    "q = Mul(c, x) q2 = Mul(q, x) q3 = Mul(q2, x) t = Add(x, q3) i = Mul(k, t)",
+    "q = Mul(x, x) r = Mul(q, c) t = Add(one, r) u = Mul(x, k) i = Mul(u, t)",
+    "q = Pow(x, two) r = Mul(c, q) t = Add(r, one) u = Mul(t, x) i = Mul(u, k)",
+]
+
+
+def source(body: str, kind: str = "float", outputs: str = "") -> str:
+    names = ", ".join(f"{kind} {n}" for n in NAMES)
+    return f"g ({kind}[N, 4] x, {names}) => ({kind}[N, 4] y{outputs}) {{ {body} }}"
+
+
+def weights(dtype: type = np.float32) -> dict[str, np.ndarray]:
+    return {k: np.asarray(v, dtype) for k, v in NAMES.items()}
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("argument", ERFS)
+def test_erf(argument: str, product: str) -> None:
+    model, _ = check_rewrite(
+        RaiseGelu(), source(f"{argument} {BELL} {product}"), "Gelu", weights=weights(), opset=20
+    )
+    assert model.graph.node(0).attributes["approximate"].as_string() == "none"
+
+
+@pytest.mark.parametrize("product", PRODUCTS[:3])
+@pytest.mark.parametrize("argument", TANHS)
+def test_tanh(argument: str, product: str) -> None:
+    body = f"{argument} e = Tanh(i) s = Add(one, e) {product}"
+    model, _ = check_rewrite(RaiseGelu(), source(body), "Gelu", weights=weights(), opset=20)
+    assert model.graph.node(0).attributes["approximate"].as_string() == "tanh"
+
+
+def test_constants_in_float16() -> None:
+    for argument, function in ((ERFS[1], "Erf"), (TANHS[1], "Tanh")):
+        body = f"{argument} e = {function}(i) s = Add(e, one) {PRODUCTS[0]}"
+        check_rewrite(
+            RaiseGelu(), source(body, "float16"), "Gelu", weights=weights(np.float16), opset=20, rtol=4e-3
+        )
+
+
+def test_the_opset_is_raised_only_if_asked_and_of_use() -> None:
+    text = source(f"{ERFS[0]} {BELL} {PRODUCTS[0]}")
+    check_declines(RaiseGelu(), text, "needs opset 20", weights=weights(), opset=18)
+    model, _ = check_rewrite(RaiseGelu(upgrade=True), text, "Gelu", weights=weights(), opset=18)
+    assert model.opset_imports[""] == 20
+    other = model_from("g (float[2] x) => (float[2] y) { y = Erf(x) }")
+    assert not RaiseGelu(upgrade=True).run(other).modified
+    assert other.opset_imports[""] == 18
+
+
+def test_inside_a_branch_with_a_captured_input() -> None:
+    names = ", ".join(f"float {n}" for n in NAMES)
+    text = f"""g (float[4] x, bool p, {names}) => (float[4] r) {{
+        r = If (p) <then_branch = t () => (float[4] y) {{ {ERFS[0]} {BELL} {PRODUCTS[1]} }},
+                    else_branch = f () => (float[4] z) {{ z = Relu(x) }}>
+    }}"""
+    check_rewrite(RaiseGelu(), text, "If Gelu Relu", weights=weights(), opset=20)
+
+
+NEAR_MISSES = {
+    "another scale under erf": (f"i = Mul(x, off) {BELL} {PRODUCTS[0]}", "", "not x / sqrt(2)"),
+    "another value under erf": (
+        f"w = Relu(x) i = Mul(w, rroot2) {BELL} {PRODUCTS[0]}",
+        "",
+        "not x / sqrt(2)",
+    ),
+    "not halved": (f"{ERFS[0]} {BELL} y = Mul(x, s)", "", "not halved"),
+    "two plus erf": (f"{ERFS[0]} e = Erf(i) s = Add(e, two) {PRODUCTS[0]}", "", "no 1 + erf"),
+    "other cubic": (
+        f"{TANHS[0].replace('q, c)', 'q, c2)')} e = Tanh(i) s = Add(one, e) {PRODUCTS[0]}",
+        "",
+        "other coefficients",
+    ),
+    "square for cube": (
+        f"{TANHS[0].replace('three', 'two')} e = Tanh(i) s = Add(one, e) {PRODUCTS[0]}",
+        "",
+        "not a polynomial",
+    ),
+    "erf is an output": (f"{ERFS[0]} {BELL} {PRODUCTS[0]}", ", float[N, 4] e", "no 1 + erf"),
+    "argument is an output": (f"{ERFS[0]} {BELL} {PRODUCTS[0]}", ", float[N, 4] i", "not x / sqrt(2)"),
+    "sum used twice": (f"{ERFS[0]} {BELL} {PRODUCTS[0]} z = Relu(s)", ", float[N, 4] z", "no 1 + erf"),
+}
+
+
+@pytest.mark.parametrize("case", NEAR_MISSES)
+def test_near_misses(case: str) -> None:
+    body, outputs, reason = NEAR_MISSES[case]
+    check_declines(RaiseGelu(), source(body, outputs=outputs), reason, weights=weights(), opset=20)
+
+
+def test_a_constant_that_raises_the_rank_is_no_scalar() -> None:
+    text = source(f"{ERFS[0]} {BELL} {PRODUCTS[0]}").replace("float half", "float[1, 1, 1] half")
+    text = text.replace("(float[N, 4] y)", "(float[1, N, 4] y)")
+    check_declines(
+        RaiseGelu(), text, "not", weights=weights() | {"half": np.full((1, 1, 1), 0.5, np.float32)}, opset=20
+    )
+
+
+def test_quick_gelu_is_another_function() -> None:
+    model = model_from("g (float[2] x) => (float[2] y) { s = Sigmoid(x) y = Mul(x, s) }", 20)
+    assert not RaiseGelu().run(model).modified
+    assert operators(model) == ["Sigmoid", "Mul"]
