@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path, PurePath
@@ -18,6 +19,7 @@ from graphopt.runtime.feeds import FeedSpec, check_feeds
 
 CPU = "CPUExecutionProvider"
 PLAN_SCHEMA = "graphopt.ort-plan/1"
+MAX_MESSAGE = 400
 Providers = Sequence[str | tuple[str, Mapping[str, str]] | list[Any]]
 
 _DTYPES = {
@@ -266,8 +268,10 @@ def _runtime_errors() -> tuple[type[Exception], ...]:
 
 
 def _failure(what: str, error: Exception) -> ModelError:
+    """The first line of ONNX Runtime's message, without the places in its own source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return ModelError("GO604", what, found=lines[0] if lines else type(error).__name__)
+    text = re.sub(r"/\S+\.(cc|h|cpp):\d+ (?:.*\) )?", "", lines[0]) if lines else type(error).__name__
+    return ModelError("GO604", what, found=text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "…")
 
 
 def _element(type_: str) -> str | None:

@@ -1,0 +1,1 @@
+"""Verification: feeds, a reference to run them on, and the comparison of results."""

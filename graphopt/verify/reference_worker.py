@@ -1,0 +1,50 @@
+"""The child process of :mod:`graphopt.verify.reference`.
+
+``python -m graphopt.verify.reference_worker FOLDER``
+
+Reads ``request.json`` and ``feeds_0.npz`` … in FOLDER, writes ``outputs_0.npz`` … and ``answer.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from graphopt.verify.array_files import read_arrays, write_arrays
+from graphopt.verify.evaluators import EvaluationFailed, evaluate_all
+
+
+def limit_memory(limit_bytes: int) -> None:
+    """Bound the address space, and write no core file, where the system can."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limits
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard != resource.RLIM_INFINITY:
+        limit_bytes = min(limit_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def main(folder: Path) -> None:
+    """Serve one request."""
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    limit_memory(int(request["memory_bytes"]))
+    feeds_list = [read_arrays(folder / f"feeds_{i}.npz") for i in range(int(request["runs"]))]
+    try:
+        results, engine, note = evaluate_all(str(request["model"]), feeds_list)
+    except EvaluationFailed as error:
+        answer = {"error": str(error)}
+    except MemoryError:
+        answer = {"error": "out of memory"}
+    else:
+        for index, outputs in enumerate(results):
+            write_arrays(folder / f"outputs_{index}.npz", outputs)
+        answer = {"engine": engine, "note": note}
+    (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
