@@ -21,6 +21,7 @@ SATURATING = frozenset(
     np.dtype(t) for t in (jnp.float8_e4m3fn, jnp.float8_e4m3fnuz, jnp.float8_e5m2, jnp.float8_e5m2fnuz)
 )
 E8M0 = np.dtype(jnp.float8_e8m0fnu)
+BOOL = np.dtype(np.bool_)
 
 
 def converted(x: Array, dtype: np.dtype, saturate: bool = True, round_mode: str = "up") -> Array:
@@ -32,7 +33,7 @@ def converted(x: Array, dtype: np.dtype, saturate: bool = True, round_mode: str 
     """
     if x.dtype == dtype:
         return x
-    if dtype == bool:
+    if dtype == BOOL:
         return x != jnp.zeros((), x.dtype)
     if dtype == E8M0:
         return _to_e8m0(x.astype(np.float32), saturate, round_mode)
@@ -80,9 +81,9 @@ def cast_like(input: Array, target_type: Array, *, saturate: int = 1, round_mode
 def bit_cast(input: Array, *, to: int) -> Array:
     """The operand's bits read as another type of the same width."""
     dtype = from_onnx(to)
-    if input.dtype == bool:
+    if input.dtype == BOOL:
         input = input.astype(np.uint8)
-    if dtype == bool:
+    if dtype == BOOL:
         return lax.bitcast_convert_type(input, np.uint8) != 0
     result = lax.bitcast_convert_type(input, dtype)
     if result.shape != input.shape:

@@ -6,6 +6,7 @@ Spec: https://onnx.ai/onnx/operators/ , one page for each operator.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -101,7 +102,7 @@ def split(
     starts = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
     if isinstance(starts[-1], int) and starts[-1] != size:
         raise LoweringError("GO110", "the parts do not add up to the axis", found=sizes, expected=size)
-    parts = [lax.slice_in_dim(input, a, b, axis=axis) for a, b in zip(starts, starts[1:], strict=False)]
+    parts = [lax.slice_in_dim(input, a, b, axis=axis) for a, b in pairwise(starts)]
     return parts[0] if len(parts) == 1 else parts
 
 
@@ -205,7 +206,7 @@ def pad(
 
 @lowers("CenterCropPad", since=(18,), static=("shape",))
 def center_crop_pad(input_data: Array, shape: np.ndarray, *, axes: tuple[int, ...] | None = None) -> Array:
-    """Cropped or padded with zeros around the centre to `shape`; an odd element is cut or added at the end."""
+    """Cropped or zero-padded around the centre to `shape`; an odd element is cut or added at the end."""
     places = range(input_data.ndim) if axes is None else [a % input_data.ndim for a in axes]
     widths = [(0, 0, 0)] * input_data.ndim
     for axis, target in zip(places, dimensions(shape), strict=True):

@@ -1,0 +1,24 @@
+"""A summary of the backend suite at the end of the run."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any
+
+TEST = "test_backend_suite.py::test_backend_case"
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print how many cases passed, and how many are expected to fail for each reason."""
+    stats = terminalreporter.stats
+    passed = sum(TEST in r.nodeid for r in stats.get("passed", []) if r.when == "call")
+    expected = [r for r in stats.get("xfailed", []) if TEST in r.nodeid]
+    failed = sum(TEST in r.nodeid for r in stats.get("failed", []))
+    if not passed and not expected and not failed:
+        return
+    terminalreporter.section("ONNX backend suite on XLA")
+    terminalreporter.line(f"{passed} passed, {len(expected)} failed as expected, {failed} failed")
+    reasons = Counter(re.sub(r" \[.*|^reason: ", "", str(r.wasxfail)) for r in expected)
+    for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
+        terminalreporter.line(f"{count:5d}  {reason}")
