@@ -13,6 +13,7 @@ from checking import check_interface, check_same_results, model_from, random_fee
 from graphopt.ir import Model
 from graphopt.ir.edit import add_initializer
 from graphopt.ir.query import walk_graphs
+from graphopt.ir.shapes import infer_shapes
 from graphopt.transform import Changes, Pass
 
 
@@ -25,7 +26,7 @@ def with_weights(source: str, weights: Mapping[str, np.ndarray], opset: int = 18
         value.name = f"{name}/declared"
         constant = add_initializer(model.graph, name, np.asarray(weights[name]))
         value.replace_all_uses_with(constant)
-    return model
+    return infer_shapes(model)
 
 
 def operators(model: Model) -> list[str]:

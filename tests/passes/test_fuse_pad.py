@@ -12,7 +12,8 @@ PADS = np.array([0, 0, 1, 0, 0, 0, 2, 1], np.int64)
 
 
 def source(consumer: str, fill: str = "", axes: str = "", outputs: str = "float[1, 2, P, Q] y") -> str:
-    return f"""g (float[1, 2, 6, 5] x, int64[K] pads, int64[A] axes, float fill, float[2, 2, 3, 3] w) => ({outputs}) {{
+    inputs = "float[1, 2, 6, 5] x, int64[K] pads, int64[A] axes, float fill, float[2, 2, 3, 3] w"
+    return f"""g ({inputs}) => ({outputs}) {{
         p = Pad(x, pads{fill or (", " if axes else "")}{axes})
         {consumer}
     }}"""
@@ -74,7 +75,9 @@ def test_two_users_of_one_pad_in_a_branch() -> None:
         FusePad(),
         """g (float[1, 2, 6, 5] x, bool c, int64[8] pads, float[2, 2, 3, 3] w) => (float[1, 2, P, Q] r) {
             r = If (c) <
-                then_branch = t () => (float[1, 2, P, Q] y) { p = Pad(x, pads) a = Conv(p, w) b = Conv(p, w) y = Add(a, b) },
+                then_branch = t () => (float[1, 2, P, Q] y) {
+                    p = Pad(x, pads) a = Conv(p, w) b = Conv(p, w) y = Add(a, b)
+                },
                 else_branch = e () => (float[1, 2, P, Q] z) { q = Pad(x, pads) z = Conv(q, w) }
             >
         }""",
