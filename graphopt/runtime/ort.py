@@ -105,7 +105,9 @@ class OrtSession:
         """
         import onnxruntime
 
-        settings = _checked_plan(plan) if isinstance(plan, Mapping) else {"providers": plan or [CPU]}
+        settings: Mapping[str, Any] = (
+            _checked_plan(plan) if isinstance(plan, Mapping) else {"providers": plan or [CPU]}
+        )
         folder = None if isinstance(model, bytes) else Path(model).resolve().parent
         self.fallbacks: list[str] = []
         chosen = self._usable(settings.get("providers") or [CPU], folder)

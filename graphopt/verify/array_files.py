@@ -27,7 +27,7 @@ def write_arrays(path: Path, values: Mapping[str, Any]) -> None:
         dtype = array.dtype.name
         if array.dtype.kind in "OU":
             dtype, array = "string", array.astype(str)
-        elif array.dtype.kind == "V":
+        elif array.dtype.isbuiltin != 1:  # a type of ml_dtypes, which numpy cannot write
             array = np.array(array, order="C", copy=None).view(f"u{array.dtype.itemsize}")
         stored[key] = array
         return {"key": key, "dtype": dtype}

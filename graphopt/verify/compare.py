@@ -234,7 +234,7 @@ def _compare_exactly(name: str, expected: np.ndarray, actual: np.ndarray) -> Out
     if count == 0:
         return result
     where = int(np.argmax(wrong))
-    errors = {}
+    errors: dict[str, Any] = {}
     if expected.dtype.kind in "iu":
         differences = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
         errors = {

@@ -80,10 +80,10 @@ def _runtime_errors() -> tuple[type[Exception], ...]:
 def _run(session: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
     names = [output.name for output in session.get_outputs()]
     takes = {node.name for node in (*session.get_inputs(), *session.get_overridable_initializers())}
-    used = {name: value for name, value in feeds.items() if name in takes}
+    used = {name: np.asarray(value) for name, value in feeds.items() if name in takes}
     types = [node.type for node in (*session.get_inputs(), *session.get_outputs())]
     if any(type_[len("tensor(") : -1] in OPAQUE_TYPES for type_ in types):
-        values = {name: _to_value(np.asarray(array)) for name, array in used.items()}
+        values = {name: _to_value(array) for name, array in used.items()}
         results = [_from_value(value) for value in session.run_with_ort_values(names, values)]
     else:
         results = session.run(names, used)

@@ -107,7 +107,7 @@ def _numbered(folder: Path, pattern: str) -> list[Path]:
 
 def _load_test_data(folder: Path, inputs: Sequence[str] | None) -> Feeds:
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     feeds: Feeds = {}
     for index, path in enumerate(_numbered(folder, r"input_(\d+)\.pb")):

@@ -36,7 +36,7 @@ def main(folder: Path) -> None:
     try:
         results, engine, note = evaluate_all(str(request["model"]), feeds_list)
     except EvaluationFailed as error:
-        answer = {"error": str(error)}
+        answer: dict[str, str | None] = {"error": str(error)}
     except MemoryError:
         answer = {"error": "out of memory"}
     else:

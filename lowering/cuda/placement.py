@@ -116,7 +116,7 @@ def predict(model: Model, target: Target) -> list[NodePlacement]:
     inside = _holders(model.graph)
     if target.kind == "cpu":
         return [
-            NodePlacement(node.name or "", node.op_type, CPU, inside=holder and holder.name)
+            NodePlacement(node.name or "", node.op_type, CPU, inside=None if holder is None else holder.name)
             for node, holder in inside.items()
         ]
     engines: dict[Node, int] = {}
