@@ -22,7 +22,7 @@ Arrays = dict[str, Any]
 
 def verification() -> Any:
     """The package that generates feeds and compares results."""
-    return importlib.import_module("graphopt.verify")
+    return importlib.import_module("graphopt.verification")
 
 
 def read_feeds(items: Sequence[str], inputs: Sequence[Mapping[str, Any]]) -> Arrays:

@@ -14,9 +14,9 @@ from onnx.backend.test.case.node import collect_testcases
 
 from graphopt.errors import ModelError
 from graphopt.ir.io import load
-from graphopt.verify.array_files import read_arrays, write_arrays
-from graphopt.verify.compare import compare
-from graphopt.verify.reference import run_reference, run_reference_on_all
+from graphopt.verification.array_files import read_arrays, write_arrays
+from graphopt.verification.comparison import compare
+from graphopt.verification.reference import run_reference, run_reference_on_all
 
 GENERATED = Path(__file__).parents[2] / "samples" / "generated"
 

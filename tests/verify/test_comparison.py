@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from graphopt.transform import Exactness
-from graphopt.verify.compare import Tolerance, compare, tolerance_for
+from graphopt.verification.comparison import Tolerance, compare, tolerance_for
 
 EXACT, REASSOCIATES, LOSSY = Exactness.BIT_EXACT, Exactness.REASSOCIATES, Exactness.LOSSY
 

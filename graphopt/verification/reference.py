@@ -20,8 +20,8 @@ import onnx
 
 from graphopt.errors import ModelError
 from graphopt.ir import Model
-from graphopt.verify.array_files import read_arrays, write_arrays
-from graphopt.verify.evaluators import EvaluationFailed, evaluate_all
+from graphopt.verification.array_files import read_arrays, write_arrays
+from graphopt.verification.evaluators import EvaluationFailed, evaluate_all
 
 TIMEOUT_S = 600.0
 Source = str | os.PathLike[str] | bytes | onnx.ModelProto | Model
@@ -130,7 +130,7 @@ def _run_in_child(
     search = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "graphopt.verify.reference_worker", str(folder)],
+            [sys.executable, "-P", "-m", "graphopt.verification.reference_worker", str(folder)],
             env={**os.environ, "PYTHONPATH": search},
             cwd=folder,
             stdin=subprocess.DEVNULL,

@@ -1,6 +1,6 @@
 """Evaluate a model as it is written: by ONNX Runtime without optimisations, else by onnx.reference.
 
-Runs in a child process as a rule (see :mod:`graphopt.verify.reference`), and imports nothing of
+Runs in a child process as a rule (see :mod:`graphopt.verification.reference`), and imports nothing of
 graphopt, so that the child starts quickly.
 """
 

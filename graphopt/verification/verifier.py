@@ -12,9 +12,9 @@ from graphopt.errors import AccuracyError
 from graphopt.ir import Model
 from graphopt.ir.io import load
 from graphopt.transform import Exactness
-from graphopt.verify.compare import Comparison, Tolerance, compare
-from graphopt.verify.feeds import generate_feeds
-from graphopt.verify.reference import TIMEOUT_S, Source, run_reference_on_all
+from graphopt.verification.comparison import Comparison, Tolerance, compare
+from graphopt.verification.feeds import generate_feeds
+from graphopt.verification.reference import TIMEOUT_S, Source, run_reference_on_all
 
 
 @dataclasses.dataclass(frozen=True)

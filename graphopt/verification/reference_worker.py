@@ -1,6 +1,6 @@
-"""The child process of :mod:`graphopt.verify.reference`.
+"""The child process of :mod:`graphopt.verification.reference`.
 
-``python -m graphopt.verify.reference_worker FOLDER``
+``python -m graphopt.verification.reference_worker FOLDER``
 
 Reads ``request.json`` and ``feeds_0.npz`` … in FOLDER, writes ``outputs_0.npz`` … and ``answer.json``.
 """
@@ -11,8 +11,8 @@ import json
 import sys
 from pathlib import Path
 
-from graphopt.verify.array_files import read_arrays, write_arrays
-from graphopt.verify.evaluators import EvaluationFailed, evaluate_all
+from graphopt.verification.array_files import read_arrays, write_arrays
+from graphopt.verification.evaluators import EvaluationFailed, evaluate_all
 
 
 def limit_memory(limit_bytes: int) -> None:

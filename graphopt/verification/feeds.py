@@ -13,8 +13,8 @@ import numpy as np
 from graphopt.errors import ModelError, UnsupportedError
 from graphopt.ir import DataType, Model, TensorType, Value
 from graphopt.ir.query import element_count
-from graphopt.verify.feed_files import Feeds, load_feeds
-from graphopt.verify.value_ranges import Use, find_use
+from graphopt.verification.feed_files import Feeds, load_feeds
+from graphopt.verification.value_ranges import Use, find_use
 
 __all__ = ["MAX_FEED_BYTES", "Feeds", "generate_feeds", "load_feeds"]
 

@@ -1,1 +1,0 @@
-"""Verification: feeds, a reference to run them on, and the comparison of results."""
