@@ -57,6 +57,15 @@ CODES: dict[str, str] = {
 }
 
 
+def _shown(text: str, limit: int) -> str:
+    """`text` as it may be printed: names come from untrusted files, in any length and with any character."""
+    if len(text) > limit:
+        text = text[: limit - 1] + "…"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 class GraphoptError(Exception):
     """Base of every error that graphopt raises on purpose.
 
@@ -86,10 +95,10 @@ class GraphoptError(Exception):
         if code not in CODES:
             raise KeyError(f"unknown error code {code!r}")
         self.code = code
-        self.message = message
-        self.where = where
-        self.found = None if found is None else str(found)
-        self.expected = None if expected is None else str(expected)
+        self.message = _shown(message, 2000)
+        self.where = None if where is None else _shown(where, 500)
+        self.found = None if found is None else _shown(str(found), 1000)
+        self.expected = None if expected is None else _shown(str(expected), 1000)
         self.next_step = next_step
         self.details = details or {}
         super().__init__(str(self))

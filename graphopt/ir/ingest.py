@@ -79,7 +79,9 @@ def inline_functions(model: Model) -> None:
     # ValueError: arguments or opsets do not fit; PassError: recursion.
     except (ValueError, onnx_ir.passes.PassError) as error:
         reason = str(error.__cause__ or error).split("\n", 1)[0][:300]
-        raise ModelError("GO105", f"a local function cannot be inlined: {reason}") from error
+        raise ModelError(
+            "GO105", "a local function cannot be inlined", where="the graph", found=reason
+        ) from error
     model.functions.clear()
     check_operators(model)
 

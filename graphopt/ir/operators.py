@@ -232,7 +232,7 @@ def _malformed(node: Node, known: Signature) -> Iterator[str]:
             if not name.startswith("__"):
                 close = difflib.get_close_matches(name[:100], known.attributes, n=1)
                 yield f"unknown attribute '{name[:100]}'" + (f"; did you mean '{close[0]}'?" if close else "")
-        elif int(attr.type) != expected:
+        elif int(attr.type) != expected and not (attr.is_ref() and attr.type == AttributeType.UNDEFINED):
             yield f"attribute '{name}' is {attr.type.name}; expected {AttributeType(expected).name}"
         elif attr.type == AttributeType.STRING and not attr.is_ref() and not isinstance(attr.value, str):
             yield f"attribute '{name}' is not UTF-8 text"

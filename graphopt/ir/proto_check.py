@@ -252,15 +252,8 @@ class _Checker:
         name = check_text(attribute.name, label)
         where = f"{label}, attribute '{name}'"
         check_text(attribute.doc_string, where)
-        if not name or attribute.type not in _PAYLOAD:
-            raise ModelError(
-                "GO105",
-                "an attribute has no name or no known type",
-                where=where,
-                found=f"type {attribute.type}",
-            )
         payload = {f.name for f, _ in attribute.ListFields()} - _NOT_PAYLOAD
-        if check_text(attribute.ref_attr_name, where):
+        if check_text(attribute.ref_attr_name, where):  # its type may be left to the parameter
             if not scope.is_function or payload:
                 raise ModelError(
                     "GO105",
@@ -269,6 +262,13 @@ class _Checker:
                     found=f"'{attribute.ref_attr_name}'",
                 )
             return ()
+        if not name or attribute.type not in _PAYLOAD:
+            raise ModelError(
+                "GO105",
+                "an attribute has no name or no known type",
+                where=where,
+                found=f"type {attribute.type}",
+            )
         if payload - {_PAYLOAD[attribute.type]}:
             raise ModelError(
                 "GO105",

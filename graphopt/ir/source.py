@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 
 from graphopt.errors import ModelError
 
@@ -54,7 +54,10 @@ def open_source(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Sou
     """
     if isinstance(source, onnx.ModelProto):
         proto = onnx.ModelProto()
-        proto.CopyFrom(source)
+        try:
+            proto.CopyFrom(source)
+        except (DecodeError, EncodeError) as error:  # copying goes through protobuf's limits
+            raise _too_deep("the model") from error
         return Source(proto, None, None, "the model")
     if isinstance(source, (bytes, bytearray, memoryview)):
         return Source(parse_binary(bytes(source), "the bytes"), None, None, "the bytes")
@@ -68,7 +71,10 @@ def open_source(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Sou
             expected="a path, bytes, ONNX text, an onnx.ModelProto or a graphopt model",
         )
     path = _model_file(source)
-    real = os.path.realpath(path)
+    try:
+        real = os.path.realpath(path)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise _unreadable(path, error) from error
     data = read_regular_file(real)
     suffix = Path(path).suffix.lower()
     if suffix in TEXT_SUFFIXES:
@@ -215,9 +221,9 @@ def _has_field_keys(data: bytes) -> bool:
 def _too_deep(name: str) -> ModelError:
     return ModelError(
         "GO108",
-        "the model is nested too deeply",
+        "the model is nested too deeply, or larger than one protobuf",
         where=name,
-        expected="subgraphs and types nested no deeper than protobuf reads",
+        expected=f"subgraphs nested no deeper than protobuf reads, and at most {MAX_PROTO_BYTES} bytes",
     )
 
 
