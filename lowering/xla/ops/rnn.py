@@ -280,14 +280,17 @@ def lstm(
 ) -> tuple[Array, ...]:
     """c = f c + i g, h = o tanh(c); gates stand in the order i, o, f, c; p holds peepholes i, o, f.
 
+    clip bounds the gates and the candidate, not the cell on its way to h: so does ONNX Runtime.
     Spec: https://onnx.ai/onnx/operators/onnx__LSTM.html
     """
     names = activations or ("Sigmoid", "Tanh", "Tanh") * w.shape[0]
     functions = _activations(ctx, names, activation_alpha, activation_beta, clip)
+    unclipped = _activations(ctx, names, activation_alpha, activation_beta, None)
     hidden = r.shape[-1]
 
     def steps(index: int) -> Step:
-        f, g, h_of = functions[3 * index : 3 * index + 3]
+        f, g = functions[3 * index : 3 * index + 2]
+        h_of = unclipped[3 * index + 2]
 
         def step(product: Array, states: tuple[Array, ...]) -> tuple[Array, ...]:
             h, c = states
