@@ -14,26 +14,33 @@ from graphopt.ir.query import attribute
 
 Formula = Callable[[Node], "Amount | None"]
 
-MOVES = frozenset(
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+MOVES = _names(
     "Cast CastLike Compress Concat Constant ConstantOfShape DepthToSpace Expand EyeLike Flatten Gather "
-    "GatherElements GatherND Identity NonZero OneHot Pad Range Reshape ReverseSequence ScatterElements ScatterND "
-    "Shape Size Slice SpaceToDepth Split Squeeze Tile Transpose Trilu Unsqueeze Where BitCast TensorScatter "
-    "SplitToSequence ConcatFromSequence SequenceAt SequenceConstruct SequenceEmpty SequenceInsert SequenceErase "
-    "SequenceLength Optional OptionalGetElement OptionalHasElement CenterCropPad Col2Im".split()
+    "GatherElements GatherND Identity NonZero OneHot Pad Range Reshape ReverseSequence ScatterElements "
+    "ScatterND Shape Size Slice SpaceToDepth Split Squeeze Tile Transpose Trilu Unsqueeze Where BitCast "
+    "TensorScatter SplitToSequence ConcatFromSequence SequenceAt SequenceConstruct SequenceEmpty "
+    "SequenceInsert SequenceErase SequenceLength Optional OptionalGetElement OptionalHasElement "
+    "CenterCropPad Col2Im"
 )
 """Operators that compute nothing, or nothing but addresses."""
 
-ELEMENTWISE = frozenset(
-    "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil Celu Clip "
-    "Cos Cosh DequantizeLinear Div Dropout DynamicQuantizeLinear Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual "
-    "HardSigmoid HardSwish IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow "
-    "QuantizeLinear Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan "
-    "Tanh ThresholdedRelu Xor QuickGelu FastGelu BiasGelu CumSum CumProd Swiglu".split()
+ELEMENTWISE = _names(
+    "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil "
+    "Celu Clip Cos Cosh DequantizeLinear Div Dropout DynamicQuantizeLinear Elu Equal Erf Exp Floor Gelu "
+    "Greater GreaterOrEqual HardSigmoid HardSwish IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min "
+    "Mish Mod Mul Neg Not Or PRelu Pow QuantizeLinear Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin "
+    "Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Xor QuickGelu FastGelu BiasGelu "
+    "CumSum CumProd Swiglu"
 )
 
-REDUCTIONS = frozenset(
-    "ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "
-    "ReduceSumSquare GlobalAveragePool GlobalMaxPool GlobalLpPool".split()
+REDUCTIONS = _names(
+    "ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd "
+    "ReduceSum ReduceSumSquare GlobalAveragePool GlobalMaxPool GlobalLpPool"
 )
 
 PER_ELEMENT = {
@@ -165,7 +172,10 @@ def _einsum(node: Node) -> Amount | None:
 
 
 def _attention(node: Node) -> Amount | None:
-    """2·B·H·Sq·Sk·(Dqk + Dv) for the two products, 5 for each score for the softmax. ONNX's Attention only."""
+    """2·B·H·Sq·Sk·(Dqk + Dv) for the two products, 5 for each score for the softmax.
+
+    ONNX's own Attention only: that of com.microsoft has other operands.
+    """
     q, k, v = _dims(_input(node, 0)), _dims(_input(node, 1)), _dims(_input(node, 2))
     if node.domain or q is None or k is None or v is None or len(q) != len(k) or len(q) not in (3, 4):
         return None

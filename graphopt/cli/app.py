@@ -94,7 +94,10 @@ def _invoke(arguments: list[str]) -> int:
 
 
 def _on_terminate() -> Any:
-    """Make SIGTERM unwind the stack, so that children end and half-written files go; return the old handler."""
+    """Make SIGTERM unwind the stack, so that children end and half-written files go.
+
+    Returns the handler that was there, or None if none was set.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise failures.Terminated

@@ -69,10 +69,10 @@ def bench(
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure latencies of models and artifacts, in turns, in one process.
+    """Measure latencies of models and artifacts side by side.
 
-    Ratios are to the first candidate, with a 95 % interval; above 1 is faster. A model is measured
-    once for each --target and -O given.
+    They take turns in one process. Ratios are to the first candidate, with a 95 % interval; above 1
+    is faster. A model is measured once for each --target and -O given.
     """
     output = Output(json, verbose, quiet)
     from graphopt import bench as measuring

@@ -42,10 +42,10 @@ def check(
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
 ) -> None:
-    """Check that a model is valid and that targets support it; exit with 3 if one does not.
+    """Check that a model is valid and that targets support it.
 
-    All unsupported nodes are listed at once. For cuda and tensorrt it shows what falls back to the
-    CPU, which is no error but under --strict.
+    The exit code is 3 if one does not. All unsupported nodes are listed at once. For cuda and
+    tensorrt it shows what falls back to the CPU, which is no error but under --strict.
     """
     output = Output(json, verbose, quiet)
     from graphopt import driver

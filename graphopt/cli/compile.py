@@ -109,8 +109,9 @@ def show(output: Output, executable: Executable, folder: Path | None) -> None:
             ("outputs", ", ".join(map(_signature, executable.outputs))),
             (
                 "passes",
-                f"{report['nodes_before']} -> {report['nodes_after']} nodes, {size(report['bytes_before'])} -> "
-                f"{size(report['bytes_after'])} of weights, {report['exactness']}",
+                f"{report['nodes_before']} -> {report['nodes_after']} nodes, "
+                f"{size(report['bytes_before'])} -> {size(report['bytes_after'])} of weights, "
+                f"{report['exactness']}",
             ),
             ("time", ", ".join(f"{stage} {duration(spent)}" for stage, spent in seconds.items())),
             ("compiler", _compiler(executable.manifest)),
@@ -182,7 +183,7 @@ def _origins(names: list[str], own: str) -> str:
 
 
 def show_placement(output: Output, placement: list[dict[str, Any]], *, listed: int = 0) -> None:
-    """How many nodes run where by the prediction, and up to `listed` of those that fall back, with reasons."""
+    """How many nodes run where by the prediction, and up to `listed` of those that fall back, and why."""
     if not placement:
         return
     from collections import Counter

@@ -28,7 +28,10 @@ Finding = dict[str, Any]
 
 
 def doctor(*, json: options.Json = False, verbose: options.Verbose = 0, quiet: options.Quiet = False) -> None:
-    """Check versions, the TPU compiler, GPU and drivers, memory and disk; exit with 1 if something required is broken."""
+    """Check packages, compilers, devices, memory and disk.
+
+    The exit code is 1 if something that graphopt requires is broken.
+    """
     output = Output(json, verbose, quiet)
     from graphopt.cli.progress import Progress
 
@@ -89,7 +92,7 @@ def _package(name: str, wanted: str) -> Finding:
 
 
 def satisfies(version: str, wanted: str) -> bool:
-    """Whether `version` lies in a range such as ``>=1.1,<2`` (the comparisons that graphopt's own metadata use)."""
+    """Whether `version` lies in a range such as ``>=1.1,<2``."""
     have = _numbers(version)
     for part in filter(None, (p.strip() for p in wanted.split(","))):
         match = re.match(r"(>=|<=|==|!=|<|>)\s*(.+)", part)
@@ -97,7 +100,7 @@ def satisfies(version: str, wanted: str) -> bool:
             continue
         want = _numbers(match.group(2))
         width = max(len(have), len(want))
-        a, b = (tuple([*v, *[0] * (width - len(v))]) for v in (have, want))
+        a, b = ((*v, *[0] * (width - len(v))) for v in (have, want))
         ok = {">=": a >= b, "<=": a <= b, "==": a == b, "!=": a != b, "<": a < b, ">": a > b}[match.group(1)]
         if not ok:
             return False

@@ -30,7 +30,7 @@ def inspect(
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
 ) -> None:
-    """Show a model's interface, operators, weights and cost, or what an artifact holds.
+    """Show what is in a model or an artifact, and what it costs.
 
     Costs come from shapes alone; bind free dimensions with --dim or --shape to see numbers.
     """

@@ -23,7 +23,7 @@ def passes(
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
 ) -> None:
-    """List the passes, or show one: its effect, options and exactness."""
+    """List the passes, or show one in full."""
     output = Output(json, verbose, quiet)
     from graphopt import passes as registry
 

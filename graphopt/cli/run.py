@@ -43,7 +43,10 @@ def run(
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
 ) -> None:
-    """Run an artifact, or a model compiled now for --target, and show its outputs."""
+    """Run an artifact or a model and show its outputs.
+
+    A model is compiled now, for --target.
+    """
     output = Output(json, verbose, quiet)
     import time
 

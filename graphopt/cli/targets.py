@@ -25,7 +25,7 @@ NOT_BUILT = frozenset({"tensorrt-rtx", "xla-gpu"})
 def targets(
     *, json: options.Json = False, verbose: options.Verbose = 0, quiet: options.Quiet = False
 ) -> None:
-    """List the targets, the devices behind them with their figures, and what is installed here."""
+    """List the targets, their devices and what is installed here."""
     output = Output(json, verbose, quiet)
     from graphopt.target import KINDS, devices
 

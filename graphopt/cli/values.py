@@ -134,7 +134,8 @@ def default_folder(source: str, target: object) -> Path:
 def check_output_file(path: str | os.PathLike[str], *, source: str | None = None) -> Path:
     """`path`, after a look at whether a file can be written there: before work starts, not after.
 
-    Raises OutputError (GO111): its folder is missing or not writable, it is no regular file, or it is `source`.
+    Raises OutputError (GO111): its folder is missing or not writable, it is no regular file, or it
+    is `source`.
     """
     target = Path(path)
     problem = None

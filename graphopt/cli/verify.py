@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from graphopt.ir import Model
 
 DEFAULT_RTOL, DEFAULT_ATOL = 1e-4, 1e-5
+NARROW = frozenset({"tf32", "bf16", "fp16"})
 
 
 def verify(
@@ -63,9 +64,10 @@ def verify(
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
 ) -> None:
-    """Compare a model compiled for --target, or an artifact, with ONNX Runtime; exit with 4 if they differ.
+    """Compare results of a model or an artifact with ONNX Runtime.
 
-    The reference runs with all of ONNX Runtime's own optimizations off.
+    A model is compiled now, for --target. The reference runs with ONNX Runtime's own optimizations
+    off. The exit code is 4 if results differ.
     """
     output = Output(json, verbose, quiet)
     from graphopt import driver
@@ -94,32 +96,40 @@ def verify(
     )
     with Progress(output) as progress:
         progress.say("read the reference")
-        source = against if against is not None else model
-        reference = executable.model if is_artifact and against is None else driver.load(source)
-        all_feeds = _all_feeds(reference, executable, data, runs, seed, sizes)
-        found = []
-        for index, feeds in enumerate(all_feeds):
-            progress.say("compare", index, len(all_feeds))
-            found.append(_compare(reference, executable, feeds, rtol, atol))
-    ok = all(c.ok for c in found)
+        source = None if is_artifact and against is None else against or model
+        reference = executable.model if source is None else driver.load(source)
+        all_feeds, origins = _all_feeds(reference, executable, data, runs, seed, sizes)
+        progress.say("run both and compare")
+        names = {spec["name"] for spec in executable.inputs}
+        report = feeding.verification().verify(
+            lambda feeds: executable.run({name: array for name, array in feeds.items() if name in names}),
+            reference if source is None else source,
+            feeds_list=all_feeds,
+            **_allowed(executable, rtol, atol),
+        )
+    result = report.to_json()
+    for run, origin in zip(result["runs"], origins, strict=True):
+        run["inputs"] = origin
     output.document(
         "graphopt.verify/1",
         {
-            "ok": ok,
+            **result,
             "target": str(executable.target),
-            "reference": source if against is not None or not is_artifact else f"the model in {model}",
-            "exactness": executable.manifest.get("exactness"),
-            "runs": [c.to_json() for c in found],
+            "reference": f"the model in {model}" if source is None else source,
             "notes": executable.notes,
         },
     )
-    _show(output, found)
+    _show(output, report, origins)
     output.line()
-    verdict = "all outputs agree" if ok else "RESULTS DIFFER"
-    output.line(f"{executable.target}: {verdict} in {len(found)} run{'s' if len(found) > 1 else ''}", "bold")
-    output.notes(executable.notes)
-    if not ok:
+    verdict = "all outputs agree" if report.ok else "RESULTS DIFFER"
+    output.line(f"{executable.target}: {verdict} with {report.engine} in {_runs(len(all_feeds))}", "bold")
+    output.notes([*([report.note] if report.note else []), *executable.notes])
+    if not report.ok:
         raise typer.Exit(EXIT_ACCURACY)
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
 
 
 def _all_feeds(
@@ -129,20 +139,19 @@ def _all_feeds(
     runs: int,
     seed: int,
     sizes: dict[str, dict[str, Any]],
-) -> list[dict[str, Any]]:
-    """Feeds for the reference, one dict for each run, constants of the compile included."""
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Feeds of the reference for each run, constants of the compile included, and where they are from."""
     from graphopt.cli.feeds import verification
 
     constants = _constant_feeds(reference, sizes["constants"])
     if data is not None:
         loaded = verification().load_feeds(data, inputs=[spec["name"] for spec in executable.inputs])
-        return [{**constants, **feeds} for feeds in loaded]
+        return [{**constants, **feeds} for feeds in loaded], [f"{data} {n + 1}" for n in range(len(loaded))]
     dims = {**_sizes_of_shapes(reference, sizes["shapes"]), **sizes["dims"]}
     dims |= _sizes_of_shapes(reference, {s["name"]: s["shape"] or () for s in executable.inputs})
-    return [
-        {**verification().generate_feeds(reference, dims=dims, seed=seed + index), **constants}
-        for index in range(runs)
-    ]
+    seeds = range(seed, seed + runs)
+    made = [verification().generate_feeds(reference, dims=dims, seed=number) for number in seeds]
+    return [{**feeds, **constants} for feeds in made], [f"seed {number}" for number in seeds]
 
 
 def _sizes_of_shapes(model: Model, shapes: Mapping[str, Any]) -> dict[str, int]:
@@ -169,35 +178,28 @@ def _constant_feeds(model: Model, constants: Mapping[str, Any]) -> dict[str, Any
     return feeds
 
 
-def _compare(
-    reference: Model, executable: Executable, feeds: dict[str, Any], rtol: float | None, atol: float | None
-) -> Any:
+def _allowed(executable: Executable, rtol: float | None, atol: float | None) -> dict[str, Any]:
+    """What results are held to: the tolerances given, else what the passes and the precision promise."""
     from graphopt.cli.feeds import verification
     from graphopt.transform import Exactness
 
-    verification_ = verification()
-    expected = verification_.run_reference(reference, feeds)
-    names = {spec["name"] for spec in executable.inputs}
-    actual = executable.run({name: array for name, array in feeds.items() if name in names})
     if rtol is not None or atol is not None:
-        tolerance = verification_.Tolerance(
+        tolerance = verification().Tolerance(
             DEFAULT_RTOL if rtol is None else rtol, DEFAULT_ATOL if atol is None else atol
         )
-        return verification_.compare(expected, actual, tolerance)
+        return {"exactness": tolerance}
     promised = Exactness(executable.manifest.get("exactness", "reassociates"))
-    # Another backend takes sums in another order, whatever the passes promise.
-    allowed = Exactness.REASSOCIATES if promised is Exactness.BIT_EXACT else promised
     used = executable.manifest.get("options", {}).get("precision")
-    narrow = allowed is Exactness.LOSSY or used in ("tf32", "bf16", "fp16")
-    return verification_.compare(
-        expected, actual, Exactness.LOSSY if narrow else allowed, precision=used if narrow else None
-    )
+    if promised is Exactness.LOSSY or used in NARROW:
+        return {"exactness": Exactness.LOSSY, "precision": used if used in NARROW else None}
+    # Another backend takes sums in another order, whatever the passes promise.
+    return {"exactness": Exactness.REASSOCIATES}
 
 
-def _show(output: Output, found: list[Any]) -> None:
+def _show(output: Output, report: Any, origins: list[str]) -> None:
     rows = [
         (
-            run + 1,
+            origin,
             o.name,
             o.dtype,
             f"{o.max_abs_error:.3g}",
@@ -205,7 +207,7 @@ def _show(output: Output, found: list[Any]) -> None:
             f"{o.atol:.3g} + {o.rtol:.3g} x",
             "ok" if o.ok else f"DIFFERS: {o.problem}",
         )
-        for run, comparison in enumerate(found)
+        for origin, comparison in zip(origins, report.runs, strict=True)
         for o in comparison.outputs
     ]
-    output.table([">run", "output", "type", ">max abs", ">max rel", ">allowed", "result"], rows)
+    output.table(["inputs", "output", "type", ">max abs", ">max rel", ">allowed", "result"], rows)
