@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 
 import onnx_ir
 from onnx import defs
@@ -113,9 +113,9 @@ def _leaves_elsewhere(body: Graph, index: int) -> bool:
     return any(value is formal for i, value in enumerate(body.outputs) if i != index + 1)
 
 
-def _delete(values: list[Value] | Sequence[Value], positions: Sequence[int]) -> None:
+def _delete(values: MutableSequence[Value], positions: Sequence[int]) -> None:
     for position in sorted(positions, reverse=True):
-        del values[position]  # type: ignore[union-attr]
+        values.pop(position)
 
 
 def _rebuild(node: Node, inputs: Sequence[Value | None], dead: Sequence[int]) -> None:

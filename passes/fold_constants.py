@@ -27,6 +27,9 @@ from graphopt.transform.pipeline import initializer_bytes
 SMALL_BYTES = 1 << 16
 """The growth that even a tiny model is allowed."""
 
+SMALL_OPERAND_BYTES = 256
+"""What operands of at most this size free is not counted."""
+
 EVALUATION_HEADROOM = 4
 """How much more than `max_bytes` the operands of one evaluation may take."""
 
@@ -107,7 +110,7 @@ class _Folder:
             raise EvaluationError("it is random")
         if any(t is not None and t.dtype == DataType.STRING for t in tensors):
             raise EvaluationError("strings are not folded")
-        freed = _freed_bytes(node)
+        freed = _freed_bytes(node, self.max_bytes)
         sizes = [_declared_bytes(value) for value in node.outputs]
         if any(size is None for size in sizes):
             known = 0
@@ -184,16 +187,31 @@ def _nodes_in_order(graph: Graph) -> Iterator[Node]:
             yield from _nodes_in_order(sub)
 
 
-def _freed_bytes(node: Node) -> int:
-    """Bytes of the operands that nothing else uses."""
+def _freed_bytes(node: Node, max_bytes: int) -> int:
+    """The bytes of its operands that `node` answers for.
+
+    An operand that only nodes use which are about to be folded themselves goes with the last of
+    them: each of them has its share.
+    """
     total = 0
     for value in dict.fromkeys(node.inputs):
         tensor = constant_tensor(value)
-        if value is None or tensor is None or value.is_graph_output():
+        if value is None or tensor is None or tensor.nbytes <= SMALL_OPERAND_BYTES:
             continue
-        if all(use.node is node for use in value.uses()):
-            total += tensor.nbytes
+        users = set(value.consumers())
+        if not value.is_graph_output() and all(u is node or _will_fold(u, max_bytes) for u in users):
+            total += tensor.nbytes // len(users)
     return total
+
+
+def _will_fold(node: Node, max_bytes: int) -> bool:
+    """Whether `node` has what it takes to be folded, as far as can be seen without doing it."""
+    if (node.domain or "") != "" or node.op_type not in evaluable_ops() - _KEPT_OPS:
+        return False
+    if any(v is not None and constant_tensor(v) is None for v in node.inputs) or not is_deterministic(node):
+        return False
+    sizes = [_declared_bytes(value) for value in node.outputs]
+    return all(size is not None and size <= max_bytes for size in sizes)
 
 
 def _declared_bytes(value: Value) -> int | None:

@@ -229,8 +229,9 @@ class _Folder:
             key = None if dims is None else _key(value, dims)
             if dims is None or key is None:
                 continue
-            renewed = self._renew(node, dims, own_table, own_sources)
-            own_table.setdefault(key, renewed if renewed is not None else value)
+            renewed = self._renew(node, dims, own_table, own_sources) or value
+            if is_op(renewed.producer(), "Shape"):
+                own_table.setdefault(key, renewed)
 
     def _renew(
         self,

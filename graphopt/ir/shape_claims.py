@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from onnx_shape_inference import ShapeInferenceContext
 
 from graphopt.ir import Node, Shape, SymbolicDim, Value
-from graphopt.ir.query import is_op, same_dim
+from graphopt.ir.query import ints, is_op, same_dim
 
 Dim = int | SymbolicDim
 NewDim = Callable[[], SymbolicDim]
@@ -35,6 +35,7 @@ def settle(node: Node, context: ShapeInferenceContext) -> None:
         for value in node.outputs:
             context._symbolic_values.pop(value, None)
             value.const_value = None
+    _settle_numbers(output, context)
     if output.shape is None:
         return
     if node.op_type in _BROADCASTING:
@@ -45,6 +46,19 @@ def settle(node: Node, context: ShapeInferenceContext) -> None:
         _settle_matrix_product(node, output, new_dim)
     elif is_op(node, "Slice"):
         _settle_slice(node, output, new_dim)
+
+
+def _settle_numbers(output: Value, context: ShapeInferenceContext) -> None:
+    """An expression of symbols that comes to a number, such as ``n - n``, is that number."""
+    dims = context._symbolic_values.get(output)
+    if dims is None or not any(isinstance(d, SymbolicDim) and _is_number(d) for d in dims):
+        return
+    settled = [int(str(d.value)) if isinstance(d, SymbolicDim) and _is_number(d) else d for d in dims]
+    context.set_symbolic_value(output, settled)
+
+
+def _is_number(dim: SymbolicDim) -> bool:
+    return dim.value is not None and dim.value.lstrip("-").isdigit()
 
 
 def broadcast_dims(dims: Sequence[Dim]) -> Dim | None:
@@ -114,12 +128,23 @@ def _settle_matrix_product(node: Node, output: Value, new_dim: NewDim) -> None:
 
 
 def _settle_slice(node: Node, output: Value, new_dim: NewDim) -> None:
-    """A number that was made of an axis of unknown size holds only if the bounds are inside it."""
+    """A number made of an axis of unknown size holds only if the bounds are inside it.
+
+    Axes that are not sliced keep their size, whatever the bounds are.
+    """
     x = node.inputs[0]
     if x is None or x.shape is None or output.shape is None or len(x.shape) != len(output.shape):
         return
-    dims = [
-        new_dim() if isinstance(before, SymbolicDim) and isinstance(after, int) and after != 0 else after
-        for before, after in zip(x.shape.dims, output.shape.dims, strict=True)
-    ]
+    count = len(x.shape)
+    given = node.inputs[3] if len(node.inputs) > 3 else None
+    axes = ints(given)
+    sliced = set(range(count)) if axes is None else {axis % count for axis in axes}
+    dims: list[Dim] = []
+    for axis, (before, after) in enumerate(zip(x.shape.dims, output.shape.dims, strict=True)):
+        if axis not in sliced:
+            dims.append(before)
+        elif isinstance(before, SymbolicDim) and isinstance(after, int) and after != 0:
+            dims.append(new_dim())
+        else:
+            dims.append(after)
     output.shape = Shape(dims)
