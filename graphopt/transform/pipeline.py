@@ -194,6 +194,8 @@ def _run_pass(pass_: onnx_ir.passes.PassBase, model: Model) -> tuple[Model, Chan
             return model, pass_.run(model)
         result = pass_(model)
         return result.model, Changes(changes_counter(result.modified))
+    except UsageError:  # the user's option is wrong, not the pass
+        raise
     except GraphoptError as error:
         raise PassError(
             "GO301",
