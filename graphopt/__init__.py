@@ -26,7 +26,7 @@ _HOME = {
     "optimize": "graphopt.driver",
     "rule": "graphopt.transform",
     "save": "graphopt.ir.io",
-    "verify": "graphopt.verification",
+    "verify": "graphopt.driver",
 }
 
 __all__ = [
@@ -49,14 +49,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from graphopt.driver import Result, compile, load_artifact, optimize
+    from graphopt.driver import Result, compile, load_artifact, optimize, verify
     from graphopt.errors import GraphoptError
     from graphopt.executable import Executable
     from graphopt.ir import Model
     from graphopt.ir.io import load, save
     from graphopt.target import Target
     from graphopt.transform import NoMatch, Pass, Pipeline, rule
-    from graphopt.verification import verify
 
 
 def __getattr__(name: str) -> Any:

@@ -10,10 +10,11 @@ import dataclasses
 import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import onnx_ir.passes
 
+from graphopt.artifact import is_artifact
 from graphopt.errors import AccuracyError, GraphoptError, UnsupportedError, UsageError
 from graphopt.executable import Executable, lower_onnxruntime, lower_xla
 from graphopt.ir import Model, SymbolicDim
@@ -22,6 +23,9 @@ from graphopt.ir.check import check_model
 from graphopt.ir.io import load, save
 from graphopt.target import Target
 from graphopt.transform import Exactness, Instrument, Pass, Pipeline, Report
+
+if TYPE_CHECKING:
+    from graphopt.verification import VerifyReport
 
 VerifyMode = Literal["each", "end"]
 Dims = Mapping[str, "int | tuple[int, int, int]"]
@@ -288,14 +292,19 @@ def _checker() -> Callable[[Model, Model, onnx_ir.passes.PassBase], str | None]:
 
 def _difference(before: Model, after: Model, exactness: Exactness) -> str | None:
     """What differs between two models' answers on generated feeds, in words; None when nothing does."""
-    verify = importlib.import_module("graphopt.verify")
-    feeds = verify.generate_feeds(before, dims=None, seed=0)
-    expected = verify.run_reference(before, feeds)
-    actual = verify.run_reference(
-        after, {k: v for k, v in feeds.items() if k in {i.name for i in after.graph.inputs}}
+    verification = importlib.import_module("graphopt.verification")
+    feeds = verification.generate_feeds(before, seed=0)
+    expected = verification.run_reference(before, feeds)
+    kept = {v.name for v in after.graph.inputs}
+    actual = verification.run_reference(after, {k: v for k, v in feeds.items() if k in kept})
+    comparison = verification.compare(expected, actual, exactness)
+    worst = comparison.worst
+    if comparison.ok or worst is None:
+        return None
+    return (
+        f"output {worst.name!r} {worst.problem}: max abs error {worst.max_abs_error:.3g}, "
+        f"max rel error {worst.max_rel_error:.3g}"
     )
-    comparison = verify.compare(expected, actual, exactness)
-    return None if comparison.ok else str(comparison.summary())
 
 
 def load_artifact(folder: str | os.PathLike[str]) -> Executable:
@@ -305,3 +314,79 @@ def load_artifact(folder: str | os.PathLike[str]) -> Executable:
     where there is no GPU; ``notes`` says so.
     """
     return Executable.load(folder)
+
+
+def verify(
+    subject: Any,
+    against: Any = None,
+    *,
+    feeds: Sequence[Mapping[str, Any]] | None = None,
+    dims: Mapping[str, int] | None = None,
+    constants: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    runs: int = 1,
+    tolerance: Any = None,
+    **compile_options: Any,
+) -> VerifyReport:
+    """Compare an executable, an artifact or a model with ONNX Runtime, its optimisations off.
+
+    Args:
+        subject: an Executable, an artifact's folder, or a model, which is compiled first with
+            `compile_options` (see :func:`compile`).
+        against: the model as it was before graphopt. By default the model given, or, of an
+            executable or artifact, its own optimised model (then passes are not checked, only the
+            lowering and what the target's compiler made of it).
+        feeds: sets of inputs; by default `runs` sets are generated.
+        dims: sizes of free dimensions in generated inputs.
+        constants: values of inputs that `subject` was compiled with.
+        tolerance: a :class:`graphopt.verification.Tolerance` instead of the one that follows from the
+            exactness of the passes and the precision.
+
+    Raises:
+        GraphoptError: the subject or the reference cannot be run. A difference is no error: see ``ok``.
+    """
+    verification = importlib.import_module("graphopt.verification")
+    executable, reference = _subject(subject, against, dims, constants, compile_options)
+    fixed = bind_constants(load(reference), constants) if constants else {}
+    given = (
+        [dict(f) for f in feeds]
+        if feeds is not None
+        else [verification.generate_feeds(executable.model, dims=dims, seed=seed + i) for i in range(runs)]
+    )
+    names = {i["name"] for i in executable.inputs}
+    exactness = Exactness(executable.manifest["exactness"])
+    precision = executable.manifest["options"]["precision"]
+    report: VerifyReport = verification.verify(
+        lambda one: executable.run({k: v for k, v in one.items() if k in names}),
+        reference,
+        feeds_list=[{**f, **fixed} for f in given],
+        # Another runtime adds in another order, even when no pass did.
+        exactness=tolerance or (Exactness.REASSOCIATES if exactness is Exactness.BIT_EXACT else exactness),
+        precision=precision if precision in ("bf16", "fp16", "tf32") else None,
+    )
+    return report
+
+
+def _subject(
+    subject: Any,
+    against: Any,
+    dims: Mapping[str, int] | None,
+    constants: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+) -> tuple[Executable, Any]:
+    """The executable to check and the model to check it against."""
+    if isinstance(subject, Executable):
+        return subject, subject.model if against is None else against
+    if isinstance(subject, (str, os.PathLike)) and is_artifact_path(subject):
+        loaded = Executable.load(subject)
+        return loaded, loaded.model_path_or_bytes() if against is None else against
+    settings = {"target": "xla-cpu", **options}
+    return compile(subject, constants=constants, **settings), subject if against is None else against
+
+
+def is_artifact_path(subject: str | os.PathLike[str]) -> bool:
+    """Whether `subject` is a path to an artifact's folder (a model's text is no path)."""
+    try:
+        return is_artifact(subject)
+    except (OSError, ValueError):
+        return False

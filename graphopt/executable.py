@@ -15,7 +15,7 @@ import numpy as np
 
 from graphopt import artifact
 from graphopt.errors import GraphoptError, LoweringError
-from graphopt.ir import Model, SymbolicDim, Value
+from graphopt.ir import DataType, Model, SymbolicDim, Value
 from graphopt.ir.io import read, save
 from graphopt.ir.provenance import origins
 from graphopt.target import Target
@@ -199,8 +199,14 @@ def _spec(value: Value) -> dict[str, Any]:
     shape = (
         None if value.shape is None else [d if isinstance(d, int) else str(d.value) for d in value.shape.dims]
     )
-    dtype = "?" if value.dtype is None else value.dtype.name.lower()
-    return {"name": value.name, "dtype": dtype, "shape": shape}
+    return {"name": value.name, "dtype": dtype_name(value), "shape": shape}
+
+
+def dtype_name(value: Value) -> str:
+    """numpy's name of a value's element type (``float32``, ``bfloat16``), or ``string``, or ``?``."""
+    if value.dtype is None:
+        return "?"
+    return "string" if value.dtype == DataType.STRING else str(np.dtype(value.dtype.numpy()).name)
 
 
 def versions(*packages: str) -> dict[str, str]:
