@@ -33,6 +33,7 @@ class Retyper:
         self._narrow: dict[Value, Value] = {}
         self._wide: dict[Value, Value] = {}
         self._left: dict[Value, None] = {}
+        self._first: dict[Graph, Node] = {}
 
     def run(self, visit: Callable[[Node], None]) -> None:
         """Visit every node in graph order, those of a body before the node that holds it.
@@ -145,7 +146,7 @@ class Retyper:
             merge_origins([node], [producer])
             graph.insert_after(producer, node)
         elif len(graph):
-            graph.insert_before(graph[0], node)
+            graph.insert_before(self._first.setdefault(graph, graph[0]), node)
         else:
             graph.append(node)
         return node.outputs[0]

@@ -114,17 +114,11 @@ def _quotient(a: Interval, b: Interval) -> Interval | None:
     return (min(a[0], 0), max(a[1], 0)) if b[0] > 0 else None
 
 
-def _remainder(a: Interval, b: Interval) -> Interval | None:
-    """Of the sign of the divisor, or of the dividend with fmod; smaller than a positive divisor."""
-    return (min(0, max(a[0], -b[1] + 1)), b[1] - 1) if b[0] > 0 else None
-
-
 _BINARY: dict[str, Callable[[Interval, Interval], Interval | None]] = {
     "Add": lambda a, b: (a[0] + b[0], a[1] + b[1]),
     "Sub": lambda a, b: (a[0] - b[1], a[1] - b[0]),
     "Mul": _product,
     "Div": _quotient,
-    "Mod": _remainder,
 }
 
 
@@ -170,6 +164,14 @@ def _magnitude(node: Node, ranges: Ranges) -> Interval | None:
     return None if known is None else (0, max(abs(known[0]), abs(known[1])))
 
 
+def _remainder(node: Node, ranges: Ranges) -> Interval | None:
+    """Smaller than a positive divisor, and of its sign, or of the dividend's with ``fmod``."""
+    divisor = ranges.of(node.inputs[1])
+    if divisor is None or divisor[0] <= 0:
+        return None
+    return (1 - divisor[1] if attribute(node, "fmod", 0) else 0, divisor[1] - 1)
+
+
 def _range(node: Node, ranges: Ranges) -> Interval | None:
     start, limit = ranges.of(node.inputs[0]), ranges.of(node.inputs[1])
     step = ranges.of(node.inputs[2])
@@ -201,4 +203,5 @@ _TRANSFER: dict[str, Callable[[Node, Ranges], Interval | None]] = {
     "Abs": _magnitude,
     "Range": _range,
     "Clip": _clip,
+    "Mod": _remainder,
 }

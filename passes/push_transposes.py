@@ -81,11 +81,25 @@ def _pays(value: Value) -> bool:
             return True
         if user.op_type in VARIADIC or is_op(user, "Concat"):
             others = [v for v in user.inputs if v is not value and constant_tensor(v) is None]
-            if others and all(produced_by(v, "Transpose") is not None for v in others):
+            if others and all(_comes_down(v) for v in others):
                 return True
         if not _moves(user):
             return False
         value = user.outputs[0]
+    return False
+
+
+def _comes_down(value: Value | None) -> bool:
+    """Whether a Transpose stands above `value`, with only what it can move through in between."""
+    for _ in range(MAX_LOOK_AHEAD):
+        producer = None if value is None else value.producer()
+        if value is None or producer is None or only_use(value) is None:
+            return False
+        if is_op(producer, "Transpose"):
+            return True
+        if not _moves(producer):
+            return False
+        value = next((v for v in producer.inputs if constant_tensor(v) is None), None)
     return False
 
 
