@@ -117,10 +117,13 @@ def _has_nan(array: np.ndarray) -> bool:
 
 @rule("Clip")
 def clip_without_bounds(node: Node, _: Rewriter) -> Replacement:
-    """Clip(x) = x without bounds."""
-    if any(value is not None for value in node.inputs[1:]) or node.inputs[0] is None:
+    """Clip(x) = x without bounds, for integers: a float is kept from being infinite even so."""
+    x = node.inputs[0]
+    if any(value is not None for value in node.inputs[1:]) or x is None:
         return NoMatch("it has bounds")
-    return node.inputs[0]
+    if x.dtype is None or not x.dtype.name.startswith(("INT", "UINT")):
+        return NoMatch("it makes the largest number of an infinity", x.name)
+    return x
 
 
 @rule("Clip")

@@ -1,0 +1,89 @@
+"""merge-reshapes."""
+
+from __future__ import annotations
+
+import pytest
+from checking import check_pass
+
+from graphopt.passes.merge_reshapes import MergeReshapes
+
+# (x, y, constants, nodes before, nodes after)
+MERGED = [
+    (
+        *("[N, 2, 3]", "[A, B, C]", "s = {0, 6}|t = {-1, 3, 2}"),
+        *("a = Reshape(x, s) y = Reshape(a, t)", "y = Reshape(x, t)"),
+    ),
+    (
+        *("[N, 2, 3]", "[A, B, C]", "s = {0, 3, 2}|t = {0, 6}"),
+        *("a = Flatten(x) y = Reshape(a, s)", "y = Reshape(x, s)"),
+    ),
+    (
+        *("[N, 2, 3]", "[A, B, C, D]", "s = {0}|t = {3}|u = {0, 3}"),
+        *("a = Unsqueeze(x, s) b = Unsqueeze(a, t) y = Relu(b)", "b = Unsqueeze(x, u) y = Relu(b)"),
+    ),
+    (
+        *("[N, 2, 3]", "[A, B, C]", "s = {1}"),
+        *("a = Unsqueeze(x, s) b = Squeeze(a, s) y = Relu(b)", "y = Relu(x)"),
+    ),
+    (
+        *("[1, N, 1, 3]", "[A, B]", "s = {0}|t = {1}|u = {0, 2}"),
+        *("a = Squeeze(x, s) y = Squeeze(a, t)", "y = Squeeze(x, u)"),
+    ),
+    (
+        *("[N, 6]", "[A, B]", "s = {0, 2, 3}|t = {0, 6}"),
+        *("a = Reshape(x, s) b = Reshape(a, t) y = Relu(b)", "y = Relu(x)"),
+    ),
+    (
+        *("[2, 6]", "[A, B]", "s = {3, 4}|t = {0, -1}"),
+        *("a = Flatten<axis = 0>(x) b = Reshape(a, s) y = Reshape(b, t)", "y = Reshape(x, s)"),
+    ),
+    (
+        *("[N, 4, 4]", "[A, B, C]", "t = {0, 16, 1}|u = {0, 16}|v = {2}"),
+        *("a = Reshape(x, u) y = Unsqueeze(a, v)", "y = Reshape(x, t)"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("x", "y", "constants", "before", "after"), MERGED)
+def test_chain_becomes_one(x: str, y: str, constants: str, before: str, after: str) -> None:
+    rows = [row.split(" = ") for row in constants.split("|")]
+    header = ", ".join(f"int64[{v.count(',') + 1}] {n} = {v}" for n, v in rows)
+    head = f"g (float{x} x) => (float{y} y) <{header}>"
+    for dims in ({"N": 3}, {"N": 0}):
+        check_pass(MergeReshapes(), before=f"{head} {{ {before} }}", after=f"{head} {{ {after} }}", dims=dims)
+
+
+@pytest.mark.parametrize(
+    ("x", "constants", "nodes"),
+    [
+        # Two dimensions that no constant can say.
+        ("float[N, M, 4]", "int64[2] s = {-1, 4}", "a = Reshape(x, s) y = Reshape(a, t)"),
+        # A target that is fed may copy dimensions of its own operand.
+        ("float[N, M, 4]", "int64[2] s = {-1, 4}", "a = Reshape(x, s) b = Softmax(a) y = Reshape(b, t)"),
+        # -1 beside a copied dimension has no answer for N = 0.
+        (
+            "float[N, M, 4]",
+            "int64[3] s = {0, -1, 2}, int64[1] u = {1}",
+            "a = Reshape(x, s) y = Unsqueeze(a, u)",
+        ),
+        ("float[N, 4]", "int64[1] u = {1}", "a = Unsqueeze(x, u) b = Relu(a) y = Squeeze(b, u)"),
+    ],
+)
+def test_near_miss_stays(x: str, constants: str, nodes: str) -> None:
+    check_pass(
+        MergeReshapes(),
+        before=f"g ({x} x, int64[2] t) => (float[Q] y) <{constants}> {{ {nodes} }}",
+        run=False,
+    )
+
+
+def test_fed_target_and_used_middle() -> None:
+    check_pass(
+        MergeReshapes(),
+        before="""g (float[2, 6] x) => (float[A, B] y, float[12] a) <int64[2] t = {3, 4}> {
+            a = Flatten<axis = 0>(x) h = Relu(x) b = Flatten<axis = 2>(h) y = Reshape(b, t)
+        }""".replace("float[12] a", "float[C, D] a"),
+        after="""g (float[2, 6] x) => (float[A, B] y, float[C, D] a) <int64[2] t = {3, 4}> {
+            a = Flatten<axis = 0>(x) h = Relu(x) y = Reshape(h, t)
+        }""",
+    )
