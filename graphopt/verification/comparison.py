@@ -31,10 +31,12 @@ class Tolerance:
     Attributes:
         rtol: relative to each expected number.
         atol_of_range: relative to the largest finite magnitude of the output.
+        atol: in the output's own unit, for tolerances that a user states.
     """
 
     rtol: float
     atol_of_range: float
+    atol: float = 0.0
 
 
 EXACT = Tolerance(0.0, 0.0)
@@ -263,7 +265,7 @@ def _compare_floats(
     magnitude = np.abs(np.where(finite, expected, 0))
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         error = np.where(finite, np.abs(actual - expected), 0)
-        atol = tolerance.atol_of_range * float(magnitude.max())
+        atol = tolerance.atol + tolerance.atol_of_range * float(magnitude.max())
         allowed = atol + tolerance.rtol * magnitude
         relative = np.divide(error, magnitude, out=np.zeros_like(error), where=magnitude > 0)
         excess = np.where(misplaced, np.inf, error - allowed)

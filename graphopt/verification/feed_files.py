@@ -94,9 +94,13 @@ def _load_npz(path: Path) -> Feeds:
                 "GO603", "the archive is too large when unpacked", where=str(path), found=f"{unpacked} bytes"
             )
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: np.asarray(arrays[name]) for name in arrays.files}
-    except (ValueError, EOFError, SyntaxError, zipfile.BadZipFile) as error:
+            loaded = {name: arrays[name] for name in arrays.files}
+    except (ValueError, EOFError, SyntaxError, zipfile.BadZipFile, NotImplementedError) as error:
         raise FeedError("GO603", f"not a numpy archive: {error}", where=str(path)) from error
+    # Members that are no arrays come as bytes.
+    if strange := [name for name, value in loaded.items() if not isinstance(value, np.ndarray)]:
+        raise FeedError("GO603", "not an array", where=f"{strange[0]!r} in {path}")
+    return loaded
 
 
 def _numbered(folder: Path, pattern: str) -> list[Path]:

@@ -46,10 +46,7 @@ def generate_feeds(model: Model, *, dims: Mapping[str, int] | None = None, seed:
     inputs = [value for value in model.graph.inputs if not value.is_initializer()]
     sizes = dict(dims or {})
     shapes = {value.name or "": _shape(value, sizes) for value in inputs}
-    total = sum(
-        element_count(shapes[value.name or ""]) * int(value.dtype.itemsize if value.dtype else 8)
-        for value in inputs
-    )
+    total = sum(element_count(shapes[value.name or ""]) * _item_bytes(value) for value in inputs)
     if total > MAX_FEED_BYTES:
         raise ModelError(
             "GO108",
@@ -59,6 +56,12 @@ def generate_feeds(model: Model, *, dims: Mapping[str, int] | None = None, seed:
             next_step="Bind dimensions to smaller sizes with --dim, or give --data.",
         )
     return {value.name or "": _array(value, shapes[value.name or ""], sizes, seed) for value in inputs}
+
+
+def _item_bytes(value: Value) -> int:
+    if value.dtype is None or value.dtype == DataType.STRING:
+        return 8  # a pointer
+    return value.dtype.numpy().itemsize
 
 
 def _shape(value: Value, sizes: dict[str, int]) -> tuple[int, ...]:

@@ -18,6 +18,20 @@ from graphopt.verification.array_files import read_arrays, write_arrays
 from graphopt.verification.comparison import compare
 from graphopt.verification.reference import run_reference, run_reference_on_all
 
+BACKEND_TESTS = (
+    "test_add",
+    "test_bitwise_and_i32_2d",
+    "test_cast_FLOAT_to_BFLOAT16",
+    "test_conv_with_strides_padding",
+    "test_cumsum_1d",
+    "test_gather_0",
+    "test_lstm_defaults",
+    "test_matmul_3d",
+    "test_softmax_axis_1",
+    "test_strnormalizer_nostopwords_nochangecase",
+    "test_top_k",
+    "test_where_example",
+)
 GENERATED = Path(__file__).parents[2] / "samples" / "generated"
 
 
@@ -141,15 +155,13 @@ def test_array_files_keep_every_type(tmp_path: Path) -> None:
             assert (new.dtype, new.shape, new.tolist()) == (old.dtype, old.shape, old.tolist())
 
 
+@pytest.mark.slow
 def test_agrees_with_the_backend_suite() -> None:
-    """ONNX's own expected outputs, for operators of plain tensors."""
-    wanted = {"test_add", "test_softmax_axis_1", "test_gather_0", "test_conv_with_strides_padding"}
-    wanted |= {"test_topk", "test_cumsum_1d", "test_lstm_defaults", "test_where_example", "test_matmul_3d"}
-    cases = [case for case in collect_testcases(None) if case.name in wanted]
-    assert len(cases) >= 8
-    for case in cases:
+    """ONNX's own expected outputs for a few operators; collecting the suite is what takes long."""
+    cases = {case.name: case for case in collect_testcases(None) if case.name in BACKEND_TESTS}
+    assert sorted(cases) == sorted(BACKEND_TESTS)
+    for name, case in cases.items():
         names = [value.name for value in case.model.graph.input]
         for inputs, outputs in case.data_sets:
             found = run_reference(case.model, dict(zip(names, inputs, strict=True)), isolate=False)
-            expected = dict(zip(found, outputs, strict=True))
-            assert compare(expected, found).ok, case.name
+            assert compare(dict(zip(found, outputs, strict=True)), found).ok, name
