@@ -150,11 +150,11 @@ def _source_coordinates(item: _Axis, mode: str) -> np.ndarray:
         return np.full_like(x, half * (start + end) * last)
     if mode == "pytorch_half_pixel" and item.out <= 1:
         return np.zeros_like(x)
-    centers = (x + half) / scale - half
+    edge = (x + half) / scale
     if mode == "half_pixel_symmetric":
         adjustment = F32(item.out) / (scale * F32(item.size))
-        return F32(item.size) / F32(2) * (F32(1) - adjustment) + centers
-    return centers
+        edge = F32(item.size) / F32(2) * (F32(1) - adjustment) + edge
+    return edge - half
 
 
 def _nearest(source: np.ndarray, size: int, mode: str) -> np.ndarray:
@@ -341,7 +341,7 @@ def affine_grid(ctx: Context, theta: Array, size: np.ndarray, *, align_corners: 
         count = jnp.arange(n, dtype=wide)
         one = jnp.ones((), wide)
         if align_corners:
-            lines.append(count * jnp.asarray(2 / max(n - 1, 1), wide) - (one if n > 1 else 0 * one))
+            lines.append(count * jnp.asarray(2 / max(n - 1, 1), wide) - one)
         else:
             lines.append((count + count + one) / jnp.asarray(n, wide) - one)
     mesh = jnp.meshgrid(*lines, indexing="ij")
