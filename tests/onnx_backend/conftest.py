@@ -9,6 +9,11 @@ from typing import Any
 TEST = "test_backend_suite.py::test_backend_case"
 
 
+def pytest_addoption(parser: Any) -> None:
+    """`--update-results` after a full run renews the figures in docs/operators.md."""
+    parser.addoption("--update-results", action="store_true", help="write results.json of the backend suite")
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print how many cases passed, and how many are expected to fail for each reason."""
     stats = terminalreporter.stats
@@ -17,8 +22,23 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     failed = sum(TEST in r.nodeid for r in stats.get("failed", []))
     if not passed and not expected and not failed:
         return
+    if terminalreporter.config.getoption("--update-results", default=False):
+        if stats.get("deselected"):
+            terminalreporter.line("results.json is left as it is: not all cases ran")
+        else:
+            _update_results(stats)
     terminalreporter.section("ONNX backend suite on XLA")
     terminalreporter.line(f"{passed} passed, {len(expected)} failed as expected, {failed} failed")
     reasons = Counter(re.sub(r" \[.*|^reason: ", "", str(r.wasxfail)) for r in expected)
     for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
         terminalreporter.line(f"{count:5d}  {reason}")
+
+
+def _update_results(stats: dict[str, list[Any]]) -> None:
+    from onnx_backend.backend_results import write_results
+
+    def names(*outcomes: str) -> set[str]:
+        reports = [r for outcome in outcomes for r in stats.get(outcome, []) if TEST in r.nodeid]
+        return {r.nodeid.split("[", 1)[1].removesuffix("]") for r in reports if r.when == "call"}
+
+    write_results(names("passed"), names("passed", "failed", "xfailed"))
