@@ -155,14 +155,22 @@ def test_array_files_keep_every_type(tmp_path: Path) -> None:
             assert (new.dtype, new.shape, new.tolist()) == (old.dtype, old.shape, old.tolist())
 
 
+def _array(value: Any) -> Any:
+    return onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
+
+
 @pytest.mark.slow
-def test_agrees_with_the_backend_suite() -> None:
+def test_agrees_with_the_backend_suite(monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX's own expected outputs for a few operators; collecting the suite is what takes long."""
+    # The suite may be stamped with an opset that ONNX Runtime does not call final yet.
+    monkeypatch.setenv("ALLOW_RELEASED_ONNX_OPSET_ONLY", "0")
     cases = {case.name: case for case in collect_testcases(None) if case.name in BACKEND_TESTS}
     assert sorted(cases) == sorted(BACKEND_TESTS)
     for name, case in cases.items():
         names = [value.name for value in case.model.graph.input]
         case.model.ir_version = 10  # what ONNX Runtime takes; the operators are the same
         for inputs, outputs in case.data_sets:
-            found = run_reference(case.model, dict(zip(names, inputs, strict=True)), isolate=False)
-            assert compare(dict(zip(found, outputs, strict=True)), found).ok, name
+            feeds = dict(zip(names, map(_array, inputs), strict=True))
+            found = run_reference(case.model, feeds, isolate=False)
+            assert found.engine.startswith("ONNX Runtime")
+            assert compare(dict(zip(found, map(_array, outputs), strict=True)), found).ok, name
