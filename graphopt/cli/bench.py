@@ -128,11 +128,9 @@ def _plans(
     models: list[str], targets: list[str], levels: list[int]
 ) -> dict[str, tuple[str, dict[str, Any] | None]]:
     """What to measure by its label: artifacts as they are, models for each target and level."""
-    from pathlib import Path
-
     plans: dict[str, tuple[str, dict[str, Any] | None]] = {}
     for source in dict.fromkeys(models):
-        if Path(source).is_dir():
+        if values.is_artifact(source):
             plans[source] = (source, None)
             continue
         for target in dict.fromkeys(targets):

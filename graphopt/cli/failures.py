@@ -120,7 +120,8 @@ def _usage_error(error: Exception, output: Output) -> int:
     if output.json:
         output.dump(_document("GO701", message, EXIT_USAGE, "UsageError"))
         return EXIT_USAGE
-    if not message:  # no command was given: the help was the answer
+    if type(error).__name__ == "NoArgsIsHelpError":  # no command was given: the help is the answer
+        output.error([(message, "")])
         return EXIT_USAGE
     lines = [(f"GO701 {message.rstrip('.')}", "bold red")]
     if context is not None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphopt.cli import values
 from graphopt.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def open_executable(output: Any, source: str, **arguments: Any) -> Executable:
     from graphopt.cli.compile import build
     from graphopt.driver import load_artifact
 
-    return load_artifact(source) if Path(source).is_dir() else build(output, source, **arguments)
+    return load_artifact(source) if values.is_artifact(source) else build(output, source, **arguments)
 
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -38,11 +37,12 @@ def inspect(
     from graphopt import artifact
     from graphopt.cli.progress import Progress
 
-    if Path(model).is_dir():
+    if values.is_artifact(model):
         _show_artifact(output, model, artifact.read_artifact(model))
         return
     from graphopt import driver
     from graphopt.analysis.cost import model_cost
+    from graphopt.ir.io import read
 
     sizes = {
         "shapes": values.shapes(shape),
@@ -50,10 +50,12 @@ def inspect(
         "constants": values.constants(constant),
     }
     with Progress(output) as progress:
-        loaded = driver.optimize(model, pipeline="", say=progress.say, **sizes).model
+        progress.say("read the model")
+        written = read(model)
+        loaded = driver.optimize(written, pipeline="", say=progress.say, **sizes).model
         progress.say("count operations and bytes")
         cost = model_cost(loaded)
-    described = describe(loaded)
+    described = describe(written, loaded)
     output.document(
         "graphopt.inspect/1", {"kind": "model", "model": model, **described, "cost": cost.to_json()}
     )
@@ -62,21 +64,28 @@ def inspect(
         _show_cost(output, cost, top)
 
 
-def describe(model: Model) -> dict[str, Any]:
-    """Interface, operators and weights of `model`, JSON-ready."""
+def describe(written: Model, model: Model) -> dict[str, Any]:
+    """Interface, operators and weights, JSON-ready.
+
+    Args:
+        written: the model as its file has it: its nodes, opsets and functions are shown.
+        model: its canonical form with dimensions bound: its interface is shown, and its weights, which
+            count what the file has in Constant nodes.
+    """
     weights = [v for g in model.graphs() for v in g.initializers.values() if v.const_value is not None]
-    nodes = list(model.graph.all_nodes())
+    nodes = list(written.graph.all_nodes())
     histogram = Counter((f"{n.domain}." if n.domain else "") + n.op_type for n in nodes)
     return {
-        "name": model.graph.name,
-        "producer": " ".join(filter(None, (model.producer_name, model.producer_version))) or None,
-        "ir_version": model.ir_version,
-        "opsets": dict(model.opset_imports),
+        "name": written.graph.name,
+        "producer": " ".join(filter(None, (written.producer_name, written.producer_version))) or None,
+        "ir_version": written.ir_version,
+        "opsets": dict(written.opset_imports),
+        "functions": sorted(f"{f.domain}.{f.name}" for f in written.functions.values()),
         "inputs": [_spec(v) for v in model.graph.inputs],
         "outputs": [_spec(v) for v in model.graph.outputs],
         "free_dims": _free_dims(model),
         "nodes": len(nodes),
-        "nodes_in_subgraphs": len(nodes) - len(list(model.graph)),
+        "nodes_in_subgraphs": len(nodes) - len(list(written.graph)),
         "operators": dict(sorted(histogram.items(), key=lambda item: (-item[1], item[0]))),
         "initializers": len(weights),
         "parameters": sum(v.const_value.size for v in weights if v.const_value is not None),
@@ -147,6 +156,7 @@ def _show_model(output: Output, facts: dict[str, Any]) -> None:
                 ", ".join(f"{n} ({', '.join(at)})" for n, at in facts["free_dims"].items()) or None,
             ),
             ("nodes", f"{facts['nodes']}{nested}"),
+            ("functions", ", ".join(facts["functions"]) or None),
             (
                 "weights",
                 f"{facts['initializers']} tensors, {short(facts['parameters'])} numbers, {types or '0 B'}",

@@ -131,6 +131,12 @@ def default_folder(source: str, target: object) -> Path:
     return Path(f"{stem}.{re.sub(r'[^A-Za-z0-9._-]+', '-', str(target))}")
 
 
+def is_artifact(source: str) -> bool:
+    """Whether `source` means an artifact: a folder that is one, or that holds no model either."""
+    folder = Path(source)
+    return folder.is_dir() and ((folder / "manifest.json").exists() or not any(folder.glob("*.onnx")))
+
+
 def check_output_file(path: str | os.PathLike[str], *, source: str | None = None) -> Path:
     """`path`, after a look at whether a file can be written there: before work starts, not after.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -79,7 +78,7 @@ def verify(
         "dims": values.fixed_dims(dim),
         "constants": values.constants(constant),
     }
-    is_artifact = Path(model).is_dir()
+    is_artifact = values.is_artifact(model)
     if is_artifact and any(sizes.values()) and against is None:
         raise UsageError(
             "GO701", "an artifact's shapes and constants are fixed", where="--shape, --dim, --constant"
