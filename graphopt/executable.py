@@ -368,8 +368,12 @@ def _xla_session(executable: Executable) -> Session:
     exported = executable.files.get(artifact.PROGRAM)
     precision = executable.manifest["options"]["precision"]
 
+    static = all(isinstance(d, int) for s in executable.inputs for d in s["shape"] or ["?"])
+
     def program_for(shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, np.ndarray]) -> Any:
-        if exported is not None:
+        # A portable program with free dimensions would run too, but it takes no empty ones, and
+        # traced for the shapes at hand the compiler sees their sizes.
+        if exported is not None and static:
             return runtime.exported_call(exported)
         built = program.build_program(model, shapes, precision=precision, constants=known)
         return program.quiet(built.function)

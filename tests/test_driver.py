@@ -187,7 +187,7 @@ def test_strict_refuses_what_would_fall_back() -> None:
     text = HEADER + """g (float[2, 2] x) => (float[2, 2] y) { d = Relu(x)  y = Celu(d) }"""
     executable = graphopt.compile(text, target="cuda")
     off = [p for p in executable.placement if p["provider"].startswith("CPU")]
-    assert [p["op_type"] for p in off] == ["Celu"]
+    assert [p["op"] for p in off] == ["Celu"]
     assert off[0]["reason"]
     with pytest.raises(PolicyError, match="GO501") as caught:
         graphopt.compile(text, target="cuda", strict=True)
@@ -319,3 +319,15 @@ def test_a_program_too_large_for_the_chip_is_an_error() -> None:
     with pytest.raises(LoweringError, match="GO206") as caught:
         graphopt.compile(text, target="tpu:v5e", dims={"N": 131072})
     assert "memory" in str(caught.value)
+
+
+def test_the_portable_program_runs_at_any_size() -> None:
+    import jax
+    from jax import export
+
+    executable = graphopt.compile(MLP, target="xla-cpu")
+    program = export.deserialize(bytearray(executable.files[artifact.PROGRAM]))
+    with jax.enable_x64(True):
+        for rows in (X, X[:1]):
+            assert program.in_tree.num_leaves == 1  # the weights here are small enough to be constants
+            np.testing.assert_allclose(program.call({}, {"x": rows})["y"], expected(rows), rtol=1e-6)

@@ -40,6 +40,11 @@ class VerifyReport:
         """Whether all outputs of all runs agree."""
         return all(run.ok for run in self.runs)
 
+    @property
+    def max_abs_error(self) -> float:
+        """The largest absolute error of any output in any run."""
+        return max((o.max_abs_error for run in self.runs for o in run.outputs), default=0.0)
+
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON-ready dict (schema ``graphopt.verify/1``)."""
         return {

@@ -44,7 +44,7 @@ def binding(item: Sample) -> dict[str, Any]:
 def check(executable: graphopt.Executable, item: Sample) -> None:
     feeds = [{k: v for k, v in item.feeds(seed).items() if k not in item.constants} for seed in (0, 1)]
     report = graphopt.verify(executable, against=item.path, feeds=feeds, constants=item.constants)
-    assert report.ok, report.summary()
+    assert report.ok, report.table()
 
 
 @pytest.mark.parametrize("level", [0, 2])
@@ -65,7 +65,7 @@ def test_dynamic_dims_at_two_sizes(name: str) -> None:
     for batch in (1, 3):
         feeds = item.feeds(0, dims={**item.dims, "batch": batch})
         report = graphopt.verify(executable, against=item.path, feeds=[feeds])
-        assert report.ok, report.summary()
+        assert report.ok, report.table()
 
 
 @pytest.mark.tpu_compiler
