@@ -31,6 +31,9 @@ class TypedOperands:
         return f"tensor({_SPELLING.get(dtype, dtype.name.lower())})" in self.allowed
 
 
+READS_THE_TYPE = frozenset({"BitCast", "CastLike"})
+"""Operators whose result depends on the element type of an operand, not on its numbers alone."""
+
 _SPELLING = {DataType.FLOAT: "float", DataType.BFLOAT16: "bfloat16", DataType.FLOAT16: "float16"}
 
 
@@ -39,10 +42,12 @@ def typed_operands(
 ) -> TypedOperands | None:
     """The operands of `node` of type `dtype` (or among `others`) that share a type variable.
 
-    None if there are no such inputs, the operator is unknown, an operand is no plain tensor, or an
-    output of `dtype` has a type that does not follow from these inputs.
+    None if there are no such inputs, the operator is not ONNX's own or reads the type itself, an operand
+    is no plain tensor, or an output of `dtype` has a type that does not follow from these inputs.
     """
-    schema = _schema(node.domain or "", node.op_type, model.opset_imports.get(node.domain or "", 1))
+    if node.domain or node.op_type in READS_THE_TYPE:
+        return None
+    schema = _schema(node.op_type, model.opset_imports.get("", 1))
     if schema is None or any(True for _ in subgraphs(node)):
         return None
     present = [v for v in (*node.inputs, *node.outputs) if v is not None]
@@ -73,8 +78,8 @@ def _variable(formals: object, index: int) -> str:
 
 
 @functools.cache
-def _schema(domain: str, op_type: str, opset: int) -> onnx.defs.OpSchema | None:
+def _schema(op_type: str, opset: int) -> onnx.defs.OpSchema | None:
     try:
-        return onnx.defs.get_schema(op_type, opset, domain)
+        return onnx.defs.get_schema(op_type, opset, "")
     except onnx.defs.SchemaError:
         return None

@@ -15,12 +15,13 @@ from graphopt.transform import Changes, Exactness, Pass
 
 _ALL, _DATA = None, (0,)
 # Operators that compute with int64 alike in int32, and which of their operands are numbers to compute with
-# (the others are shapes and axes, which are int64 by definition).
+# (the others are shapes and axes, which are int64 by definition). Range stays: ONNX Runtime propagates
+# shapes as int64 into its operands and then refuses a mixture of types.
 ARITHMETIC: dict[str, tuple[int, ...] | None] = {
     **dict.fromkeys(
         ("Abs", "Add", "Concat", "Div", "Identity", "Max", "Min", "Mod", "Mul", "Neg", "Sub"), _ALL
     ),
-    **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Clip", "Range"), _ALL),
+    **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Clip"), _ALL),
     **dict.fromkeys(("Expand", "Flatten", "Gather", "GatherElements"), _DATA),
     **dict.fromkeys(("Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"), _DATA),
     "Where": (1, 2),
@@ -40,7 +41,7 @@ class NarrowInt(Pass):
     dimension that is indexed. A chain is narrowed only if nothing that needs int64 reads it.
 
     Options:
-        floats: also compute in float32 instead of float64, which is lossy.
+        floats: also compute in float32 instead of float64: lossy, and infinite beyond float32's range.
     """
 
     floats: bool = False
@@ -92,7 +93,7 @@ def _narrowable(nodes: list[Node], ranges: Ranges, changes: Changes) -> set[Node
     """The nodes to compute in int32: all their numbers fit, and so does everything that reads them."""
     chosen: set[Node] = set()
     for node in reversed(nodes):
-        if (node.domain or "") or node.op_type not in ARITHMETIC:
+        if node.domain or node.op_type not in ARITHMETIC or any(v.dtype is None for v in node.outputs):
             continue
         operands = _numbers(node)
         if not operands:
@@ -148,7 +149,7 @@ def _narrow_doubles(model: Model, changes: Changes) -> None:
         if is_op(node, "Cast"):
             return  # reads either type and gives the type that it names
         operands = typed_operands(node, model, DataType.DOUBLE, retyper.retyped)
-        if operands is None or is_op(node, "CastLike") or not operands.allows(DataType.FLOAT):
+        if operands is None or not operands.allows(DataType.FLOAT):
             retyper.restore(node)
             return
         touched = operands.outputs or any(node.inputs[i] not in retyper.retyped for i in operands.inputs)

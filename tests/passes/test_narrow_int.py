@@ -63,7 +63,7 @@ def test_arithmetic_on_positions() -> None:
         "a = Concat <axis = 0> (t, r) b = Slice(a, zeros, twos)",
         "a = Greater(t, two) b = Where(a, t, one)",
         "a = Reshape(t, minus) b = Clip(a, one, two)",
-        "a = Expand(one, shape) b = Transpose(a)",
+        "a = Expand(t, shape) b = Transpose(a)",
     ],
 )
 def test_operators(body: str) -> None:
@@ -74,7 +74,7 @@ def test_operators(body: str) -> None:
         "zeros": np.array([0]),
         "twos": np.array([2]),
         "minus": np.array([-1]),
-        "shape": np.array([2]),
+        "shape": np.array([4]),
     }
     kinds = {"one": "int64", "two": "int64", "r": "int64[2]"}
     declared = ", ".join(f"{kinds.get(k, 'int64[1]')} {k}" for k in weights)
