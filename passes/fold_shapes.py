@@ -20,7 +20,7 @@ from graphopt.ir.query import (
     subgraphs,
     walk_graphs,
 )
-from graphopt.ir.shapes import Inference
+from graphopt.ir.shapes import infer_afresh
 from graphopt.passes.merge_reshapes import reshape_target
 from graphopt.transform import Changes, Pass
 
@@ -75,8 +75,7 @@ class _Folder:
         self.assume_nonempty = assume_nonempty
         self.changes = Changes()
         self.namer = Namer(model.graph)
-        self.inference = Inference(model)
-        self.inference.run(model.graph)
+        self.inference = infer_afresh(model)
         self.followed: set[Value] = set()
         self.loose: list[Node] = []
         self.constants: dict[tuple[DataType, int, tuple[int, ...]], Value] = {}

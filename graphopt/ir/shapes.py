@@ -20,8 +20,12 @@ from onnx_shape_inference import ShapeInferenceContext, registry
 from graphopt.ir import DataType, Graph, Model, Node, SequenceType, Shape, SymbolicDim, TensorType, Value
 from graphopt.ir.query import attribute, is_op, same_dim, subgraphs, walk_graphs
 from graphopt.ir.shape_claims import settle
+from graphopt.ir.shape_context import BoundedContext, infer_long_concat, large_constants_hidden
 
 logger = logging.getLogger(__name__)
+
+MAX_LOOP_TURNS = 8
+MAX_NESTED_FIXED_POINTS = 2
 
 _DIM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _RESERVED_DIM_NAMES = frozenset({"max", "min", "floor", "ceiling", "Mod", "mod", "Max", "Min", "sqrt"})
@@ -33,6 +37,12 @@ def infer_shapes(model: Model) -> Model:
     Dimensions that cannot be expressed get a fresh symbol each. Nothing is raised for an operator
     that cannot be inferred: its outputs are left without a shape.
     """
+    infer_afresh(model)
+    return model
+
+
+def infer_afresh(model: Model) -> Inference:
+    """Do what :func:`infer_shapes` does, and return the inference with the values that it followed."""
     declared_outputs = [(v, v.type, v.shape) for v in model.graph.outputs]
     normalize_dim_names(model)
     inference = Inference(model)
@@ -42,7 +52,7 @@ def infer_shapes(model: Model) -> Model:
             value.type = type_
         if value.shape is None and value.producer() is not None and not value.is_initializer():
             value.shape = _as_fresh_symbols(inference.context, shape)
-    return model
+    return inference
 
 
 def _as_fresh_symbols(context: ShapeInferenceContext, shape: Shape | None) -> Shape | None:
@@ -55,7 +65,8 @@ class Inference:
 
     def __init__(self, model: Model) -> None:
         registry.collect()
-        self.context = ShapeInferenceContext(model.opset_imports, policy="override")
+        self._loops = 0
+        self.context = BoundedContext(model.opset_imports, policy="override")
         names = {
             str(dim.value)
             for graph in model.graphs()
@@ -101,8 +112,9 @@ class Inference:
             else:
                 for graph in subgraphs(node):
                     self.run(graph)
-            if known is not None and not is_op(node, "Loop"):
-                known(self.context, node)
+            if known is not None and not is_op(node, "Loop") and not infer_long_concat(node):
+                with large_constants_hidden(node):
+                    known(self.context, node)
                 settle(node, self.context)
         # The package raises ValueError and its subclasses on input that it cannot digest, and plain
         # Python errors on forms that its authors did not meet: an unknown shape is always a safe answer.
@@ -121,6 +133,7 @@ class Inference:
         for value, type_ in zip(node.outputs, declared, strict=True):
             if value.type is None:
                 value.type = type_
+            self.context.bound_shape(value)
             self._name_anonymous_dims(value)
 
     def _opset(self, node: Node) -> int:
@@ -193,31 +206,44 @@ class Inference:
         self._fixed_point(body, formal[:states], list(body.outputs)[:states])
 
     def _fixed_point(self, body: Graph, formal: Sequence[Value], results: Sequence[Value]) -> None:
-        """Infer `body` until the carried shapes no longer change; each turn only forgets, so it ends."""
+        """Infer `body` until the carried shapes no longer change; each turn only forgets, so it ends.
+
+        Every level of nested loops multiplies the turns. Deep inside them, and where many turns do not
+        settle it, the carried shapes are given up at once, which keeps the cost linear.
+        """
         varying: set[str] = set()
-        while True:
+        self._loops += 1
+        try:
+            for _ in range(MAX_LOOP_TURNS if self._loops <= MAX_NESTED_FIXED_POINTS else 0):
+                self.run(body)
+                if not self._forget_changed(formal, results, varying):
+                    return
+            for value in formal:
+                value.shape = None
             self.run(body)
-            changed = False
-            for value, result in zip(formal, results, strict=True):
-                if value.shape is None:
+        finally:
+            self._loops -= 1
+
+    def _forget_changed(self, formal: Sequence[Value], results: Sequence[Value], varying: set[str]) -> bool:
+        """Replace what one turn changed of the carried shapes by new symbols; return whether it did."""
+        changed = False
+        for value, result in zip(formal, results, strict=True):
+            if value.shape is None:
+                continue
+            if result.shape is None or len(result.shape) != len(value.shape):
+                value.shape = None
+                changed = True
+                continue
+            dims: list[int | SymbolicDim] = []
+            for before, after in zip(value.shape.dims, result.shape.dims, strict=True):
+                if same_dim(before, after) or (isinstance(before, SymbolicDim) and before.value in varying):
+                    dims.append(before)
                     continue
-                if result.shape is None or len(result.shape) != len(value.shape):
-                    value.shape = None
-                    changed = True
-                    continue
-                dims: list[int | SymbolicDim] = []
-                for before, after in zip(value.shape.dims, result.shape.dims, strict=True):
-                    if same_dim(before, after) or (
-                        isinstance(before, SymbolicDim) and before.value in varying
-                    ):
-                        dims.append(before)
-                        continue
-                    dims.append(self.context.new_symbolic_dim())
-                    varying.add(str(dims[-1]))
-                    changed = True
-                value.shape = Shape(dims)
-            if not changed:
-                return
+                dims.append(self.context.new_symbolic_dim())
+                varying.add(str(dims[-1]))
+                changed = True
+            value.shape = Shape(dims)
+        return changed
 
 
 def _is_true(value: Value | None) -> bool:
