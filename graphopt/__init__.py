@@ -27,6 +27,7 @@ _HOME = {
     "rule": "graphopt.transform",
     "save": "graphopt.ir.io",
     "verify": "graphopt.driver",
+    "visualize": "graphopt.viz",
 }
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "rule",
     "save",
     "verify",
+    "visualize",
 ]
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from graphopt.ir.io import load, save
     from graphopt.target import Target
     from graphopt.transform import NoMatch, Pass, Pipeline, rule
+    from graphopt.viz import visualize
 
 
 def __getattr__(name: str) -> Any:

@@ -71,7 +71,7 @@ def shorten(text: str, width: float, size: float, *, mono: bool = False, keep_en
         if room < 0:
             break
         kept = c + kept if keep_end else kept + c
-    return f"…{kept}" if keep_end else f"{kept}…"
+    return f"…{kept.lstrip('./')}" if keep_end else f"{kept}…"
 
 
 def bytes_text(count: int) -> str:

@@ -15,6 +15,7 @@ from graphopt.viz.theme import STATE_GLYPHS, style_sheet
 MARGIN, PADDING, PANE_GAP, PANE_HEAD = 24.0, 22.0, 24.0, 44.0
 MIN_WIDTH, NARROWEST, WIDEST = 480.0, 104.0, 190.0
 MAX_TAGS = 4
+BOLD = 1.14  # how much wider bold text is
 STATE_MEANING = {
     State.SAME: "same",
     State.CHANGED: "changed",
@@ -113,12 +114,13 @@ def _lines(node: PictureNode) -> tuple[str, str, str, str]:
 
 def _size(lines: tuple[str, str, str, str]) -> tuple[float, float]:
     head, figure, name, label = (text[:80] for text in lines)
+    inset = 24 if name else 34  # inputs and outputs have round ends
     needed = max(
-        text_width(head, 12.5) * 1.06 + (text_width(figure, 9.5, mono=True) + 12 if figure else 0),
+        text_width(head, 12.5) * BOLD + (text_width(figure, 9.5, mono=True) + 12 if figure else 0),
         min(text_width(name, 10), 130),
         text_width(label, 9.5, mono=True),
     )
-    return min(max(needed + 24, NARROWEST), WIDEST), 50.0 if name else 36.0
+    return min(max(needed + inset, NARROWEST), WIDEST), 50.0 if name else 36.0
 
 
 def _box(
@@ -156,14 +158,14 @@ def _box(
     inset = 16 if terminal else 13
     room = width - inset - (16 if terminal else 9)
     used = text_width(figure, 9.5, mono=True) + 8 if figure else 0.0
-    out.append(_text("op", x + inset, y + 16, shorten(head, (room - used) / 1.06, 12.5)))
+    out.append(_text("op", x + inset, y + 16, shorten(head, (room - used) / BOLD, 12.5)))
     if figure:
         out.append(_text("mono muted end", x + width - 9, y + 16, figure))
     if name:
         out.append(_text("muted", x + inset, y + 30, shorten(name, room, 10, keep_end=True)))
     out.append(_text("mono", x + inset, y + height - 7, shorten(label, room, 9.5, mono=True)))
-    out.append(_tags(arrives, x + 12, y, "tag"))
-    out.append(_tags(leaves, x + 12, y + height, "tagout"))
+    out.append(_tags(arrives, x + 12, y - 3.5, "tag"))
+    out.append(_tags(leaves, x + 12, y + height + 3.5, "tagout"))
     if node.state is not None:
         out.append(_badge(node.state, x + width - 1, y + 1))
     out.append("</g>\n")
@@ -191,8 +193,9 @@ def _tags(numbers: Sequence[int], x: float, y: float, style: str) -> str:
 
 
 def _badge(state: State, x: float, y: float) -> str:
+    small = " scale(.75)" if state is State.SAME else ""  # what changed stands out
     return (
-        f'<g transform="translate({_n(x)} {_n(y)})"><circle class="badge c-{state.value}" r="8"/>'
+        f'<g transform="translate({_n(x)} {_n(y)}){small}"><circle class="badge c-{state.value}" r="8"/>'
         f'<path class="glyph c-{state.value}" d="{STATE_GLYPHS[state]}"/></g>'
     )
 
@@ -258,10 +261,7 @@ def _pane(
             f'\n<g transform="translate({_n(PADDING + shift)} {_n(PANE_HEAD + PADDING / 2)})">\n',
             *(_edge(pane, route) for route in where.routes),
             f'<path class="head" d="{heads}"/>\n' if heads else "",
-            *(
-                _text("key muted", c.x, c.y, shorten(c.text, max(where.width - c.x, 120), 11))
-                for c in where.captions
-            ),
+            *(_text("key muted", c.x, c.y, shorten(c.text, c.width, 11)) for c in where.captions),
             *(
                 _box(
                     n, lines[n.id], where.boxes[n.id], where.arrives.get(n.id, ()), where.leaves.get(n.id, ())
@@ -298,33 +298,34 @@ def _state_counts(picture: Picture) -> dict[State, str]:
 
 def _legend(picture: Picture, layouts: Sequence[Layout], width: float) -> tuple[str, float]:
     """The legend as SVG, and its height."""
-    items: list[tuple[str, str]] = []
+    items: list[tuple[str, float, str]] = []  # mark, its width, text
     if picture.after is not None:
         for state, text in _state_counts(picture).items():
             mark = (
-                f'<rect class="f-other b-{state.value}" x="1.5" y="3.5" width="25" height="14" rx="4"/>'
-                f'<g transform="translate(26 4) scale(.8)">{_badge(state, 0, 0)}</g>'
+                f'<rect class="f-other b-{state.value}" x="1.5" y="3.5" width="26" height="14" rx="4"/>'
+                f"{_badge(state, 27, 4)}"
             )
-            items.append((mark, text))
+            items.append((mark, 40, text))
     used = {
         family_of(n.domain, n.op) for p in picture.panes for n in p.nodes if n.kind in (Kind.OP, Kind.GROUP)
     }
     for family, text in FAMILIES.items():
         if family in used:
             mark = (
-                f'<rect class="f-{family} plain" x="11" y="3.5" width="16" height="14" rx="3"/>'
-                f'<rect class="s-{family}" x="13" y="6" width="3" height="9" rx="1.5"/>'
+                f'<rect class="f-{family} plain" x="0.5" y="3.5" width="16" height="14" rx="3"/>'
+                f'<rect class="s-{family}" x="3" y="6" width="3" height="9" rx="1.5"/>'
             )
-            items.append((mark, text))
+            items.append((mark, 22, text))
     if any(where.leaves for where in layouts):
-        mark = f"{_tags((1,), -4, 10.5, 'tagout')}{_tags((1,), 14, 10.5, 'tag')}"
-        items.append((mark, "goes on at the same number"))
+        items.append(
+            (_tags((1,), 0, 10.5, "tagout") + _tags((1,), 18, 10.5, "tag"), 38, "goes on at this number")
+        )
     out = []
     x = y = 0.0
-    for mark, text in items:
-        needed = 38 + text_width(text, 11) + 14
+    for mark, room, text in items:
+        needed = room + text_width(text, 11)
         if x and x + needed > width:
             x, y = 0.0, y + 24
-        out.append(f'<g transform="translate({_n(x)} {_n(y)})">{mark}{_text("key", 38, 14.5, text)}</g>')
-        x += needed
+        out.append(f'<g transform="translate({_n(x)} {_n(y)})">{mark}{_text("key", room, 14.5, text)}</g>')
+        x += needed + 14
     return "".join(out), y + 24 if items else 0.0
