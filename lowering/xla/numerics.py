@@ -21,6 +21,12 @@ def compute_dtype(dtype: Any) -> np.dtype:
     return np.dtype(np.float32) if narrow else dtype
 
 
+def integer_limits(dtype: Any) -> tuple[int, int]:
+    """The least and the greatest number of an integer type, int4 and its like included."""
+    limits = jnp.iinfo(dtype)  # type: ignore[no-untyped-call]
+    return int(limits.min), int(limits.max)
+
+
 def widened(x: Array) -> Array:
     """`x` in the type that its results are computed in."""
     return x.astype(compute_dtype(x.dtype))

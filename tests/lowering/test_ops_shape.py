@@ -74,7 +74,8 @@ def test_pad_of_an_empty_tensor() -> None:
 
 def test_split() -> None:
     check_op("Split", {"x": X, "split": ints(1, 0, 3)}, 3, axis=-1)
-    check_op("Split", {"x": X}, 3, axis=2, num_outputs=3)
+    # 4 into 3 parts: 2, 2 and 0; ONNX Runtime refuses an empty part.
+    check_op("Split", {"x": X}, 3, axis=2, num_outputs=3, reference="onnx")
     check_op("Split", {"x": np.arange(7)}, 3, num_outputs=3)
     check_op("Split", {"x": X}, 1, axis=0, num_outputs=1)
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 from jax import lax
 
 from graphopt.errors import LoweringError
 from graphopt.lowering.xla.dtypes import from_onnx
+from graphopt.lowering.xla.numerics import integer_limits
 from graphopt.lowering.xla.ops import lowers
 
 Array = Any
@@ -22,14 +24,16 @@ SATURATING = frozenset(
 )
 E8M0 = np.dtype(jnp.float8_e8m0fnu)
 BOOL = np.dtype(np.bool_)
+LEAST_BYTE = 127
+"""The largest int8; the types of fewer bits end before it."""
 
 
 def converted(x: Array, dtype: np.dtype, saturate: bool = True, round_mode: str = "up") -> Array:
     """`x` as `dtype`.
 
-    Floats are truncated toward zero to integers (out of range: undefined in ONNX, clamped here), and to
-    float8 rounded to nearest even; `saturate` clamps what float8 cannot hold, infinities included.
-    Integers keep their low bits. Only zero is False.
+    Floats are truncated toward zero to integers (out of range, undefined in ONNX: clamped, but four bits
+    and fewer are the low bits of an int32), and to float8 rounded to nearest even; `saturate` clamps what
+    float8 cannot hold, infinities included. Integers keep their low bits. Only zero is False.
     """
     if x.dtype == dtype:
         return x
@@ -40,8 +44,10 @@ def converted(x: Array, dtype: np.dtype, saturate: bool = True, round_mode: str 
     if dtype in SATURATING:
         x = x.astype(np.float32) if not jnp.issubdtype(x.dtype, jnp.floating) or x.dtype.itemsize == 1 else x
         if saturate:
-            limit = jnp.asarray(float(jnp.finfo(dtype).max), x.dtype)
+            limit = jnp.asarray(float(ml_dtypes.finfo(dtype).max), x.dtype)
             x = jnp.maximum(jnp.minimum(x, limit), -limit)
+    if jnp.issubdtype(dtype, jnp.integer) and integer_limits(dtype)[1] < LEAST_BYTE:
+        x = x.astype(np.int32)
     return x.astype(dtype)
 
 

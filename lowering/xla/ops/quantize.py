@@ -13,7 +13,7 @@ from jax import lax
 
 from graphopt.lowering.xla.dtypes import from_onnx
 from graphopt.lowering.xla.emit import Context
-from graphopt.lowering.xla.numerics import compute_dtype, widened
+from graphopt.lowering.xla.numerics import compute_dtype, integer_limits, widened
 from graphopt.lowering.xla.ops import lowers
 from graphopt.lowering.xla.ops.cast import converted
 
@@ -36,8 +36,7 @@ def _spread(parameter: Array, x: Array, axis: int, block_size: int) -> Array:
 
 
 def _narrow_to(rounded: Array, dtype: np.dtype) -> Array:
-    limits = jnp.iinfo(dtype)
-    low, high = (jnp.asarray(float(v), rounded.dtype) for v in (limits.min, limits.max))
+    low, high = (jnp.asarray(float(limit), rounded.dtype) for limit in integer_limits(dtype))
     return jnp.minimum(jnp.maximum(rounded, low), high).astype(np.int32).astype(dtype)
 
 

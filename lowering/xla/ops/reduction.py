@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from graphopt.errors import LoweringError
-from graphopt.lowering.xla.numerics import widened
+from graphopt.lowering.xla.numerics import integer_limits, widened
 from graphopt.lowering.xla.ops import lowers
 
 Array = Any
@@ -59,11 +59,11 @@ def _mean(x: Array, dims: tuple[int, ...], keepdims: bool) -> Array:
 
 
 def _lowest(dtype: np.dtype) -> Any:
-    return -np.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).min
+    return -np.inf if jnp.issubdtype(dtype, jnp.floating) else integer_limits(dtype)[0]
 
 
 def _highest(dtype: np.dtype) -> Any:
-    return np.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).max
+    return np.inf if jnp.issubdtype(dtype, jnp.floating) else integer_limits(dtype)[1]
 
 
 def _max(x: Array, dims: tuple[int, ...], keepdims: bool) -> Array:

@@ -88,7 +88,7 @@ def concat(*inputs: Array, axis: int) -> Array:
 @lowers("Split", since=(18,), static=("split",))
 def split(
     ctx: Context, input: Array, split: np.ndarray | None, *, axis: int = 0, num_outputs: int | None = None
-) -> list[Array]:
+) -> tuple[Array, ...]:
     """Parts along `axis`: of the sizes given, else of equal size but for a smaller last one."""
     size = input.shape[axis]
     if split is not None:
@@ -103,7 +103,7 @@ def split(
     if isinstance(starts[-1], int) and starts[-1] != size:
         raise LoweringError("GO110", "the parts do not add up to the axis", found=sizes, expected=size)
     parts = [lax.slice_in_dim(input, a, b, axis=axis) for a, b in pairwise(starts)]
-    return parts[0] if len(parts) == 1 else parts
+    return tuple(parts)  # a list would be a sequence
 
 
 @lowers("Slice", since=(13,), static=("starts", "ends", "axes", "steps"))
