@@ -58,9 +58,10 @@ def test_bfloat16_matmul() -> None:
     np.testing.assert_allclose(found["y0"].astype(np.float64), exact, rtol=2**-8, atol=1e-6)
 
 
-@pytest.mark.parametrize("trans_a", [0, 1])
-@pytest.mark.parametrize("trans_b", [0, 1])
-@pytest.mark.parametrize("c", [None, (), (1,), (4,), (3, 1), (3, 4)])
+@pytest.mark.parametrize(
+    ("trans_a", "trans_b", "c"),
+    [(0, 0, None), (0, 1, ()), (1, 0, (1,)), (1, 1, (4,)), (0, 0, (3, 1)), (0, 1, (3, 4))],
+)
 def test_gemm(trans_a: int, trans_b: int, c: tuple[int, ...] | None) -> None:
     inputs = {
         "a": normal(5, 3) if trans_a else normal(3, 5),

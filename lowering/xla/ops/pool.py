@@ -109,7 +109,10 @@ def max_pool(
     Spec: https://onnx.ai/onnx/operators/onnx__MaxPool.html
     """
     window = _Window(x.shape[2:], kernel_shape, strides, dilations, auto_pad, pads, ceil_mode)
-    lowest = np.array(-np.inf if is_float(x.dtype) else jnp.iinfo(x.dtype).min, x.dtype)
+    if is_float(x.dtype):
+        lowest = np.array(-np.inf, x.dtype)
+    else:
+        lowest = np.array(jnp.iinfo(x.dtype).min, x.dtype)  # type: ignore[no-untyped-call]
     if not ctx.wants(1):
         return (window.reduce(x, lowest, lax.max),)
     size = math.prod(x.shape)

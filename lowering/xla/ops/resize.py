@@ -85,7 +85,7 @@ def resize(
             shape = tuple(len(mask) if a == axis else 1 for a in range(x.ndim))
             y = jnp.where(mask.reshape(shape), jnp.asarray(extrapolation_value, y.dtype), y)
     if y.dtype != x.dtype and not is_float(x.dtype):
-        info = jnp.iinfo(x.dtype)
+        info = jnp.iinfo(x.dtype)  # type: ignore[no-untyped-call]
         y = jnp.clip(y, float(info.min), float(info.max))
     return y.astype(x.dtype)
 
@@ -167,7 +167,8 @@ def _nearest(source: np.ndarray, size: int, mode: str) -> np.ndarray:
         index = np.floor(source + F32(0.5))
     else:
         index = np.ceil(source - F32(0.5))
-    return np.clip(index, 0, max(size - 1, 0)).astype(np.int32)
+    clipped: np.ndarray = np.clip(index, 0, max(size - 1, 0)).astype(np.int32)
+    return clipped
 
 
 def _take(x: Array, index: np.ndarray, axis: int) -> Array:
@@ -227,7 +228,8 @@ def _taps(
 
 
 def _triangle(distance: np.ndarray) -> np.ndarray:
-    return np.clip(F32(1) - np.abs(distance), F32(0), F32(1))
+    weights: np.ndarray = np.clip(F32(1) - np.abs(distance), F32(0), F32(1))
+    return weights
 
 
 def _cubic(distance: np.ndarray, a: np.float32) -> np.ndarray:

@@ -79,9 +79,9 @@ def sequence_at(ctx: Context, input_sequence: list[Array], position: Array) -> O
         return items[index]
     if len({(tuple(x.shape), str(x.dtype)) for x in items}) != 1:
         raise ctx.unsupported("a computed position in a sequence whose items differ in shape or type")
-    index = jnp.reshape(position, ()).astype(np.int64)
-    index = jnp.where(index < 0, index + len(items), index)
-    return jnp.take(jnp.stack([as_array(x) for x in items]), index, axis=0, mode="clip")
+    place = jnp.reshape(position, ()).astype(np.int64)
+    place = jnp.where(place < 0, place + len(items), place)
+    return jnp.take(jnp.stack([as_array(x) for x in items]), place, axis=0, mode="clip")
 
 
 @lowers("SequenceInsert", since=(11,), static=("position",))
