@@ -74,6 +74,8 @@ def inline_functions(model: Model) -> None:
     together.
     """
     _align_opsets(model)
+    for function in model.functions.values():
+        _copy_passed_values(function.graph)
     try:
         common.InlinePass()(model)
     # ValueError: arguments or opsets do not fit; PassError: recursion.
@@ -96,6 +98,21 @@ def _align_opsets(model: Model) -> None:
         upgrade(Model(graph, ir_version=model.ir_version or 0), max(CANONICAL_OPSET, *opsets))
     for function in model.functions.values():
         _constants_to_nodes(function.graph)
+
+
+def _copy_passed_values(graph: Graph) -> None:
+    """Give a function's outputs that it does not compute, or gives twice, an Identity of their own.
+
+    Inlining renames the value behind an output, which may then be an input of the model.
+    """
+    seen: set[Value] = set()
+    for index, value in enumerate(graph.outputs):
+        if value.producer() is None or value in seen:
+            copy = Node("", "Identity", [value], name=f"{value.name}/output{index}")
+            copy.outputs[0].name = copy.name
+            graph.append(copy)
+            graph.outputs[index] = copy.outputs[0]
+        seen.add(value)
 
 
 def _constants_to_nodes(graph: Graph) -> None:

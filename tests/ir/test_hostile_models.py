@@ -794,6 +794,78 @@ def test_links_inside_the_folder_are_followed(tmp_path: Path) -> None:
     assert weight.numpy().tolist() == [0.0] * 4
 
 
+# Shapes that grow with every node.
+
+
+def _doubling_expression(count: int) -> str:
+    steps = [f"p{i} = Add(a{i}, n) q{i} = Add(a{i}, m) a{i + 1} = Mul(p{i}, q{i})" for i in range(count)]
+    return f"""g (float[N, M] x) => (float[K] y) <int64 i = {{0}}, int64 j = {{1}}, int64[1] z = {{0}}> {{
+        s = Shape(x) n = Gather(s, i) m = Gather(s, j) a0 = Identity(n)
+        {" ".join(steps)}
+        d = Unsqueeze(a{count}, z) y = ConstantOfShape(d)
+    }}"""
+
+
+def _squared_number(count: int) -> str:
+    steps = [f"a{i + 1} = Mul(a{i}, a{i})" for i in range(count)]
+    return f"""g () => (float[K] y) <int64 i = {{3}}, int64[1] z = {{0}}> {{
+        a0 = Identity(i)
+        {" ".join(steps)}
+        d = Unsqueeze(a{count}, z) y = ConstantOfShape(d)
+    }}"""
+
+
+def _doubling_vector(count: int) -> str:
+    steps = [f"a{i + 1} = Concat <axis = 0> (a{i}, a{i})" for i in range(count)]
+    return f"""g (float[N, M] x) => (int64[K] y) {{
+        a0 = Shape(x)
+        {" ".join(steps)}
+        y = ReduceProd (a{count})
+    }}"""
+
+
+def _long_vector(count: int) -> str:
+    return f"g (int64[{10**count}] x) => (int64[K] y) {{ a = Concat <axis = 0> (x, x) y = Mul(a, a) }}"
+
+
+def _growing_rank(count: int) -> str:
+    steps = [f"a{i + 1} = Unsqueeze(a{i}, z)" for i in range(count)]
+    return f"""g (float[N] x) => (float[K] y) <int64[1] z = {{0}}> {{
+        a0 = Neg(x)
+        {" ".join(steps)}
+        y = Neg(a{count})
+    }}"""
+
+
+def _nested_loops(count: int) -> str:
+    text = f"p{count} = Concat <axis = 0> (v{count - 1}, v{count - 1})"
+    for i in reversed(range(count)):
+        text = f"""p{i} = Loop (n, , {f"v{i - 1}" if i else "x"}) <
+            body = t (int64 i{i}, bool c{i}, float[k{i}] v{i}) => (bool d{i}, float[m{i}] p{i + 1}) {{
+                d{i} = Identity(c{i}) {text}
+            }}>"""
+    return f"g (int64 n, float[2] x) => (float[N] p0) {{ {text} }}"
+
+
+@pytest.mark.parametrize(
+    ("build", "count"),
+    [
+        (_doubling_expression, 40),
+        (_squared_number, 60),
+        (_doubling_vector, 40),
+        (_long_vector, 14),
+        (_growing_rank, 500),
+        (_nested_loops, 15),
+    ],
+)
+def test_growing_shapes_are_given_up(build: Callable[[int], str], count: int) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.monotonic()
+    check_model(load(body(build(count))))
+    assert time.monotonic() - start < SECONDS
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEGABYTES * 1024
+
+
 # Mutants.
 
 
