@@ -180,7 +180,7 @@ def test_initializers_that_are_inputs_stay_overridable() -> None:
 
 
 FUNCTIONS = """
-g (float[2] x) => (float[2] y) {
+g (float[1, 2] x) => (float[1, 2] y) {
     a = my.scaled <alpha = 3.0> (x)
     b = my.scaled (a)
     y = my.twice (b)
@@ -201,8 +201,8 @@ def test_functions_are_inlined_whatever_their_opset(opset: int) -> None:
     check_model(model)
     assert not model.functions
     # ONNX Runtime asks for one opset; the main graph's own does not matter, as it only calls functions.
-    expected = run_onnxruntime(parse(source, opset=opset), {"x": X})["y"]
-    np.testing.assert_allclose(run_onnxruntime(model, {"x": X})["y"], expected, rtol=1e-6)
+    expected = run_onnxruntime(parse(source, opset=opset), {"x": X[None]})["y"]
+    np.testing.assert_allclose(run_onnxruntime(model, {"x": X[None]})["y"], expected, rtol=1e-6)
 
 
 def test_function_that_gives_back_its_input() -> None:
