@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from graphopt.cli.targets import targets
 from graphopt.cli.verify import verify
 
 PROGRAM = "graphopt"
+COMPLETION = "_GRAPHOPT_COMPLETE"
 
 app = typer.Typer(
     name=PROGRAM,
@@ -89,8 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _invoke(arguments: list[str]) -> int:
-    result = typer.main.get_command(app).main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
-    return result if isinstance(result, int) else 0
+    command = typer.main.get_command(app)
+    if COMPLETION in os.environ:  # a shell asks for completions
+        command.main(args=arguments, prog_name=PROGRAM, complete_var=COMPLETION)
+    # Not command.main: that would turn an interrupt into an exit code before it is told.
+    with command.make_context(PROGRAM, arguments) as context:
+        command.invoke(context)
+    return 0
 
 
 def _on_terminate() -> Any:

@@ -106,7 +106,9 @@ def test_optimize_json_has_every_pass(cli: Cli, relu_model: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["each", "end"])
 def test_optimize_verifies(cli: Cli, relu_model: Path, mode: str) -> None:
-    outcome = cli("optimize", relu_model, "-o", "out.onnx", "--verify", mode, "--pipeline", "eliminate-identity")
+    outcome = cli(
+        "optimize", relu_model, "-o", "out.onnx", "--verify", mode, "--pipeline", "eliminate-identity"
+    )
     assert outcome.code == 0, outcome.err
     assert "UNDONE" not in outcome.out
     assert "3 -> 2 nodes" in outcome.out
@@ -123,7 +125,9 @@ def test_inspect_a_model(cli: Cli) -> None:
     model = onnx.load(MNIST)
     assert sum(bound["operators"].values()) == len(model.graph.node)
     floats = [i for i in model.graph.initializer if i.data_type == onnx.TensorProto.FLOAT]
-    assert bound["weights_by_type"]["float"] == sum(len(onnx.numpy_helper.to_array(i).tobytes()) for i in floats)
+    assert bound["weights_by_type"]["float"] == sum(
+        len(onnx.numpy_helper.to_array(i).tobytes()) for i in floats
+    )
     # A product and a sum for each weight of a filter, and the bias, for each of the 28x28 places of 2 images.
     conv = next(n for n in bound["cost"]["nodes"] if n["op_type"] == "Conv")
     kernel = next(i for i in model.graph.initializer if len(i.dims) == 4)
@@ -147,7 +151,9 @@ def test_inspect_an_artifact(cli: Cli) -> None:
 
 
 def test_check_targets(cli: Cli) -> None:
-    outcome = cli("check", MNIST, "-t", "xla-cpu", "-t", "cuda", "-t", "tensorrt", "-t", "tpu", "--dim", "batch=2")
+    outcome = cli(
+        "check", MNIST, "-t", "xla-cpu", "-t", "cuda", "-t", "tensorrt", "-t", "tpu", "--dim", "batch=2"
+    )
     assert outcome.code == 0, outcome.out
     assert outcome.out.count(": supported") == 4
     document = cli("check", MNIST, "-t", "cuda", "--json").json
@@ -298,7 +304,9 @@ def test_quiet_and_verbose(cli: Cli, relu_model: Path) -> None:
 @pytest.mark.tpu_compiler
 @pytest.mark.slow
 def test_compile_for_a_tpu(cli: Cli, relu_model: Path) -> None:
-    pytest.importorskip("libtpu", reason="NOT TESTED: compiling for TPUs needs libtpu (pip install 'graphopt[tpu]')")
+    pytest.importorskip(
+        "libtpu", reason="NOT TESTED: compiling for TPUs needs libtpu (pip install 'graphopt[tpu]')"
+    )
     outcome = cli("compile", relu_model, "--target", "tpu:v5e", "--dim", "N=8", "-o", "made")
     assert outcome.code == 0, outcome.err
     assert "cycles" in outcome.out
