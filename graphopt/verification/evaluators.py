@@ -7,6 +7,7 @@ graphopt, so that the child starts quickly.
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -62,12 +63,36 @@ def evaluate_all(
 
 
 def _unoptimised_session(model: str) -> Any:
+    """A session on the model file; an IR version above ONNX Runtime's is lowered to the newest it takes.
+
+    The IR version tells the file format apart, not what the operators compute, and a newer exporter
+    stamps a newer one on models that use nothing new.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+
+    def open_session(source: str | bytes) -> Any:
+        return onnxruntime.InferenceSession(
+            source, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+
+    try:
+        return open_session(model)
+    except _runtime_errors() as error:
+        newest = re.search(r"max supported IR version: (\d+)", str(error))
+        if newest is None:
+            raise
+    import onnx
+
+    proto = onnx.load(model, load_external_data=False)
+    proto.ir_version = int(newest[1])
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", os.path.dirname(model)
+    )
+    return open_session(proto.SerializeToString())
 
 
 def _runtime_errors() -> tuple[type[Exception], ...]:

@@ -58,7 +58,8 @@ HOST_OUTPUTS: dict[str, tuple[int, ...]] = {"Shape": (0,), "Size": (0,), "Sequen
 """Outputs that a CUDA kernel leaves in host memory."""
 
 INLINED_FUNCTIONS = frozenset(
-    {"CastLike", "GroupNormalization", "Swish", "SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"}
+    {"Bernoulli", "CastLike", "CenterCropPad", "GroupNormalization", "HardSwish", "Mish", "Swish"}
+    | {"NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"}
 )
 """Standard operators without a kernel of their own: ONNX Runtime runs the nodes they are defined by."""
 

@@ -125,7 +125,13 @@ def predict(model: Model, target: Target) -> list[NodePlacement]:
     if target.kind == "tensorrt":
         engines, declined = tensorrt.partition(model, folded)
     settled = folded | engines.keys()
-    off = {node: reason for node in inside if node not in settled and (reason := _why_off(node, model))}
+    off: dict[Node, str] = {}
+    for node in inside:
+        reason = None if node in settled else _why_off(node, model)
+        if reason is not None and _is_inlined(node):
+            declined[node] = "ONNX Runtime has no kernel for it and runs the nodes it is defined by"
+        elif reason is not None:
+            off[node] = reason
     graphs: dict[Graph, list[Node]] = {}
     for node in inside:
         if node.graph is not None:
@@ -170,10 +176,11 @@ def _holders(graph: Graph, holder: Node | None = None) -> dict[Node, Node | None
 
 
 def _why_off(node: Node, model: Model) -> str | None:
-    reason = kernels.why_no_cuda_kernel(node, model)
-    if reason is not None and (node.domain or "") == "" and node.op_type in kernels.INLINED_FUNCTIONS:
-        return None  # the nodes that define it are what runs
-    return reason or kernels.why_cuda_declines(node)
+    return kernels.why_no_cuda_kernel(node, model) or kernels.why_cuda_declines(node)
+
+
+def _is_inlined(node: Node) -> bool:
+    return (node.domain or "") == "" and node.op_type in kernels.INLINED_FUNCTIONS
 
 
 def _placed(
@@ -201,8 +208,6 @@ def _placed(
         reason = off.get(node, "ONNX Runtime keeps it beside the CPU nodes that produce its inputs")
     elif holder is not None and holder in on_cpu:
         reason = f"it runs inside {holder.op_type} {holder.name!r}, which is on the CPU, and returns to it"
-    elif node.op_type in kernels.INLINED_FUNCTIONS and not declined:
-        reason = "ONNX Runtime has no kernel for it and runs the nodes it is defined by"
     return NodePlacement(
         node=node.name or "",
         op=node.op_type,
