@@ -10,6 +10,8 @@ from graphopt.ir.query import is_op, only_use, rank
 from graphopt.passes._matching import scalar_factor
 
 MAX_FACTORS = 16
+MAX_NODES = 32
+"""A product of more nodes is no activation function; the bound keeps the search linear in the graph."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +62,16 @@ class _Product:
         self.root = root
         self.coefficient = 1.0
         self.powers: Counter[Value] = Counter()
+        self.nodes = 0
 
     def expand(self, node: Node, power: int) -> bool:
         """Multiply ``node ** power`` in; False if `node` is no product."""
-        if len(node.inputs) != 2 or node.inputs[0] is None or node.inputs[1] is None:
+        self.nodes += 1
+        if self.nodes > MAX_NODES or len(node.inputs) != 2:
             return False
-        a, b = node.inputs[0], node.inputs[1]
+        a, b = node.inputs
+        if a is None or b is None:
+            return False
         if is_op(node, "Mul"):
             for value, other in ((a, b), (b, a)):
                 number = scalar_factor(value, other)

@@ -34,6 +34,9 @@ class TypedOperands:
 READS_THE_TYPE = frozenset({"BitCast", "CastLike"})
 """Operators whose result depends on the element type of an operand, not on its numbers alone."""
 
+SEVERAL_VARIABLES = frozenset({"Attention"})
+"""Operators whose type variables may differ, but which runtimes compute in one type."""
+
 _SPELLING = {DataType.FLOAT: "float", DataType.BFLOAT16: "bfloat16", DataType.FLOAT16: "float16"}
 
 
@@ -60,16 +63,16 @@ def typed_operands(
     }
     outputs = {i: _variable(schema.outputs, i) for i, v in enumerate(node.outputs) if v.dtype == dtype}
     variables = set(outputs.values()) or set(list(inputs.values())[:1])
-    if len(variables) != 1:
+    if node.op_type in SEVERAL_VARIABLES:
+        variables |= set(inputs.values())
+    elif len(variables) != 1:
         return None
-    variable = variables.pop()
-    allowed = next(
-        (c.allowed_type_strs for c in schema.type_constraints if c.type_param_str == variable), None
-    )
-    chosen = tuple(i for i, found in inputs.items() if found == variable)
-    if allowed is None or not chosen:
+    constraints = {c.type_param_str: frozenset(c.allowed_type_strs) for c in schema.type_constraints}
+    chosen = tuple(i for i, found in inputs.items() if found in variables)
+    if not chosen or not variables <= set(constraints):
         return None
-    return TypedOperands(chosen, tuple(outputs), frozenset(allowed))
+    allowed = frozenset.intersection(*(constraints[v] for v in variables))
+    return TypedOperands(chosen, tuple(outputs), allowed)
 
 
 def _variable(formals: object, index: int) -> str:

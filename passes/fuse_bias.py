@@ -6,11 +6,12 @@ import dataclasses
 
 import numpy as np
 
-from graphopt.ir import Node, Value
+from graphopt.ir import Model, Node, Value
+from graphopt.ir.edit import remove_unused_initializers
 from graphopt.ir.query import attribute, rank
 from graphopt.passes._channels import channel_count, channel_vector, rescale
 from graphopt.passes._matching import attributes_of, is_float, made_for, numbers, split_constant
-from graphopt.transform import Exactness, NoMatch, Rewriter, RulePass, rule
+from graphopt.transform import Changes, Exactness, NoMatch, Rewriter, RulePass, rule
 from graphopt.transform.rule import Replacement
 
 
@@ -99,3 +100,10 @@ class FuseBias(RulePass):
 
     exactness = Exactness.REASSOCIATES
     rules = (bias_of_conv, bias_of_gemm)
+
+    def run(self, model: Model) -> Changes:
+        """Apply the rules and drop the constants that nothing uses now."""
+        changes = super().run(model)
+        if changes.modified:
+            remove_unused_initializers(model.graph)
+        return changes

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from graphopt.ir import Model, Node, Value
+from graphopt.ir.edit import remove_unused_initializers
 from graphopt.ir.query import attribute, rank, static_shape
 from graphopt.passes._channels import LINEAR, channel_axis, channel_count, channel_vector, rescale
 from graphopt.passes._matching import attributes_of, is_float, made_for, numbers, split_constant
@@ -186,10 +187,12 @@ class FuseConvBn(RulePass):
     )
 
     def run(self, model: Model) -> Changes:
-        """Fold everywhere, then, if asked, split what is left."""
+        """Fold everywhere, then, if asked, split what is left; drop weights that nothing uses now."""
         changes = apply_rules(model, self.rules)
         if self.standalone:
             rest = apply_rules(model, (standalone_batch_normalization,))
             changes.counts.update(rest.counts)
             changes.declined.update(rest.declined)
+        if changes.modified:
+            remove_unused_initializers(model.graph)
         return changes

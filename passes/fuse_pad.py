@@ -125,6 +125,8 @@ def _spatial_pads(pad: Node, x_rank: int) -> list[int] | NoMatch:
 def _pool_refuses(node: Node, pads: list[int]) -> NoMatch | None:
     """Why a pool cannot take `pads`: each window must hold an element that is no padding."""
     kernel = attribute(node, "kernel_shape", ())
+    if len(pads) != 2 * len(kernel):
+        return NoMatch("the window is of another rank", node.name)
     if attribute(node, "ceil_mode", 0):
         return NoMatch("with ceil_mode the last window depends on who pads", node.name)
     if any(d != 1 for d in attribute(node, "dilations", ())):

@@ -6,6 +6,7 @@ import dataclasses
 import re
 
 import numpy as np
+import onnx_ir
 
 from graphopt.errors import UsageError
 from graphopt.ir import DataType, LazyTensor, Model, Node, TensorProtocol, Value, tensor
@@ -47,7 +48,8 @@ class NarrowFloat(Pass):
 
     Products (Conv, Gemm, MatMul, …) are narrowed. Other operators follow: they are narrowed if all that
     they compute with is. Normalizations, sums, exponentials, losses, everything whose operator has no
-    such type at the model's opset, and control flow keep float32; bodies are narrowed inside.
+    such type at the model's opset, and control flow keep float32; bodies are narrowed inside. Attention
+    computes its softmax in float32.
     Weights are converted when they are written, not before.
 
     A constant out of the type's range is clamped to the largest finite number, and counted; a scalar
@@ -121,6 +123,8 @@ class _Narrowing:
                 self._clamped.add(value)
         self.retyper.retype(node, operands.inputs, operands.outputs)
         self.retyper.restore(node, but=operands.inputs)
+        if is_op(node, "Attention") and "softmax_precision" not in node.attributes:
+            node.attributes.add(onnx_ir.AttrInt64("softmax_precision", int(DataType.FLOAT)))
         if touched:
             self.changes.counts[node.op_type] += 1
 

@@ -106,6 +106,7 @@ def test_a_shared_weight_is_copied() -> None:
         "Conv Conv",
         weights=weights,
     )
+    assert len(model.graph.initializers) == 3
     np.testing.assert_array_equal(model.graph.initializers["w"].const_value.numpy(), weights["w"])
 
 

@@ -214,6 +214,19 @@ def test_sensitive_operators_keep_float32(op: str) -> None:
     assert changes.declined[f"{op} is sensitive to precision"] == 1
 
 
+def test_attention_keeps_its_softmax_in_float32() -> None:
+    model, _ = check_rewrite(
+        HALF,
+        """g (float[1, 5, 8] x, float[8, 8] w) => (float[1, 5, 8] y) {
+            q = MatMul(x, w) y = Attention <q_num_heads = 2, kv_num_heads = 2> (q, q, q)
+        }""",
+        "Cast MatMul Attention Cast",
+        weights=arrays(w=(8, 8)),
+        opset=23,
+    )
+    assert model.graph.node(2).attributes["softmax_precision"].as_int() == DataType.FLOAT
+
+
 def test_float64_and_integers_are_not_touched() -> None:
     for kind in ("double", "int32", "float16"):
         model = model_from(f"g ({kind}[2, 2] x) => ({kind}[2, 2] y) {{ y = MatMul(x, x) }}")

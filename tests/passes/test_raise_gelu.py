@@ -133,6 +133,14 @@ def test_a_constant_that_raises_the_rank_is_no_scalar() -> None:
     )
 
 
+def test_a_very_long_product_is_left_alone() -> None:
+    chain = " ".join(f"v{i} = Mul(v{i - 1}, half)" for i in range(1, 500))
+    model = model_from(
+        f"g (float[2] v0) => (float[2] y) <float half = {{0.5}}> {{ {chain} y = Erf(v499) }}", 20
+    )
+    assert not RaiseGelu().run(model).modified
+
+
 def test_quick_gelu_is_another_function() -> None:
     model = model_from("g (float[2] x) => (float[2] y) { s = Sigmoid(x) y = Mul(x, s) }", 20)
     assert not RaiseGelu().run(model).modified
