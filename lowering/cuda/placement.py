@@ -230,7 +230,7 @@ def _kept_on_cpu(
     host anyway.
     """
     position = {node: index for index, node in enumerate(nodes)}
-    anywhere = set(graph.inputs) | constants
+    formal_inputs = set(graph.inputs)
     host: set[Value] = set()
     queue: list[int] = []
 
@@ -254,7 +254,7 @@ def _kept_on_cpu(
         node = nodes[index]
         if node in settled:
             continue
-        if node not in off and not _stays(node, host, anywhere):
+        if node not in off and not _stays(node, host, formal_inputs, constants):
             continue
         if node not in off:
             kept.add(node)
@@ -264,12 +264,12 @@ def _kept_on_cpu(
     return kept
 
 
-def _stays(node: Node, host: set[Value], anywhere: set[Value]) -> bool:
+def _stays(node: Node, host: set[Value], formal_inputs: set[Value], constants: set[Value]) -> bool:
     read_on_host = _host(kernels.HOST_INPUTS, node)
     for index, value in enumerate(node.inputs):
         if value is None or value.dtype in _NEVER_ON_CPU:
             return False
-        if _is_small_constant(value) or value in anywhere:
+        if _is_small_constant(value) or value in formal_inputs or value in constants:
             continue
         if value not in host or index in read_on_host:
             return False
