@@ -159,7 +159,7 @@ def clip_of_relu(node: Node, rewriter: Rewriter) -> Replacement:
     if _differ_in_sign_of_zero(bounds[0], zero):
         return NoMatch("the bounds are zeros of different sign")
     low = _tighter(bounds[0], zero, np.maximum)
-    if bounds[1] is not None and not low < bounds[1]:  # type: ignore[operator]
+    if bounds[1] is not None and not low < bounds[1]:
         return NoMatch("the ranges do not meet")
     return _clip(rewriter, inner.inputs[0], low, bounds[1])
 

@@ -69,9 +69,9 @@ def _digest(tensor: TensorProtocol, *, sample: bool) -> bytes:
         parts = list(tensor.string_data())  # type: ignore[attr-defined]
         lengths = ",".join(str(len(part)) for part in parts).encode()
         return hashlib.sha256(lengths + b";" + b"".join(parts)).digest()
-    data = np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8)
+    data = np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data
     digest = hashlib.sha256()
-    if sample and data.size > 2 * SAMPLE_BYTES:
+    if sample and data.nbytes > 2 * SAMPLE_BYTES:
         digest.update(data[:SAMPLE_BYTES])
         digest.update(data[-SAMPLE_BYTES:])
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import ChainMap
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,6 +27,8 @@ from graphopt.transform import Changes, Pass
 
 Dim = int | SymbolicDim
 Key = tuple[DataType, int, tuple[str, ...]]
+Sources = ChainMap[str, list[tuple[Value, int]]]
+"""Where a dimension can be read: values and their axes, in scopes of nested graphs."""
 
 _INDEX_TYPES = frozenset({DataType.INT64, DataType.INT32})
 # Operators whose effect on integers of a shape is followed exactly, with the inputs that carry them.
@@ -60,7 +63,7 @@ class FoldShapes(Pass):
         folder = _Folder(model, self.assume_nonempty)
         folder.simplify(model.graph, {})
         folder.sweep()
-        folder.rebuild(model.graph, {}, {})
+        folder.rebuild(model.graph, ChainMap(), ChainMap())
         folder.sweep()
         return folder.changes
 
@@ -209,35 +212,36 @@ class _Folder:
     # --- second sweep: towers ---
 
     def rebuild(
-        self, graph: Graph, table: dict[Key, Value], sources: dict[str, list[tuple[Value, int]]]
+        self,
+        graph: Graph,
+        table: ChainMap[Key, Value],
+        sources: Sources,
     ) -> None:
         """Read dimensions by Shape with start and end, from the first value that has them."""
-        own_table = dict(table) if graph is not self.model.graph else table
-        own_sources = {k: list(v) for k, v in sources.items()} if graph is not self.model.graph else sources
         for value in graph.inputs:
-            _note_sources(value, own_sources)
+            _note_sources(value, sources)
         for node in list(graph):
             for sub in subgraphs(node):
-                self.rebuild(sub, own_table, own_sources)
+                self.rebuild(sub, table.new_child(), sources.new_child())
             if is_op(node, "Shape") and node.inputs[0] is not None:
-                _note_sources(node.inputs[0], own_sources)
-            value = node.outputs[0] if node.outputs else None
-            if value is None or value not in self.followed:
+                _note_sources(node.inputs[0], sources)
+            if not node.outputs or node.outputs[0] not in self.followed:
                 continue
+            value = node.outputs[0]
             dims = self._dims(value)
             key = None if dims is None else _key(value, dims)
             if dims is None or key is None:
                 continue
-            renewed = self._renew(node, dims, own_table, own_sources) or value
+            renewed = self._renew(node, dims, table, sources) or value
             if is_op(renewed.producer(), "Shape"):
-                own_table.setdefault(key, renewed)
+                table.setdefault(key, renewed)
 
     def _renew(
         self,
         node: Node,
         dims: list[Dim],
-        table: dict[Key, Value],
-        sources: dict[str, list[tuple[Value, int]]],
+        table: ChainMap[Key, Value],
+        sources: Sources,
     ) -> Value | None:
         """The same vector as one Shape, or a Concat of Shapes and constants, in the place of a tower."""
         value = node.outputs[0]
@@ -302,14 +306,15 @@ def _can_carry(x: Value, output: Value) -> bool:
     )
 
 
-def _note_sources(value: Value, sources: dict[str, list[tuple[Value, int]]]) -> None:
+def _note_sources(value: Value, sources: Sources) -> None:
     if value.shape is None:
         return
     for axis, dim in enumerate(value.shape.dims):
         if isinstance(dim, SymbolicDim) and dim.value is not None:
-            known = sources.setdefault(dim.value, [])
+            known = sources.get(dim.value, [])
             if len(known) < MAX_SOURCES and (value, axis) not in known:
-                known.append((value, axis))
+                # A new list, in the innermost scope: what a body has, nobody outside may read.
+                sources[dim.value] = [*known, (value, axis)]
 
 
 def _is_simple(node: Node) -> bool:
@@ -329,9 +334,7 @@ def _is_used_outside(value: Value) -> bool:
     return False
 
 
-def _runs(
-    dims: Sequence[Dim], sources: dict[str, list[tuple[Value, int]]]
-) -> list[list[int] | tuple[Value, int, int]] | None:
+def _runs(dims: Sequence[Dim], sources: Sources) -> list[list[int] | tuple[Value, int, int]] | None:
     """`dims` as runs of numbers and of neighbouring axes of one value; None if one has no source."""
     runs: list[list[int] | tuple[Value, int, int]] = []
     position = 0

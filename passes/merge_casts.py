@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -27,9 +28,13 @@ _INTEGERS = frozenset(
 _FLOATS = frozenset({DataType.FLOAT16, DataType.BFLOAT16, DataType.FLOAT, DataType.DOUBLE})
 
 
+def _float_info(dtype: DataType) -> Any:
+    return ml_dtypes.finfo(dtype.numpy())  # type: ignore[no-untyped-call]
+
+
 def _float_range(dtype: DataType) -> tuple[int, int]:
     """(digits of the significand, largest exponent) of a float type, in bits."""
-    info = ml_dtypes.finfo(dtype.numpy())
+    info = _float_info(dtype)
     return int(info.nmant) + 1, int(info.maxexp)
 
 
@@ -53,13 +58,12 @@ def keeps_every_value(source: DataType, target: DataType) -> bool:
     if source in _FLOATS and target in _FLOATS:
         (a, a_exponent), (b, b_exponent) = _float_range(source), _float_range(target)
         # Subnormals of the source must be numbers of the target, too.
-        tiny = float(ml_dtypes.finfo(source.numpy()).smallest_subnormal)
-        return a <= b and a_exponent <= b_exponent and tiny >= _smallest(target)
+        return a <= b and a_exponent <= b_exponent and _smallest(source) >= _smallest(target)
     return False
 
 
 def _smallest(dtype: DataType) -> float:
-    return float(ml_dtypes.finfo(dtype.numpy()).smallest_subnormal)
+    return float(_float_info(dtype).smallest_subnormal)
 
 
 def may_skip(source: DataType, middle: DataType, target: DataType) -> str | None:
