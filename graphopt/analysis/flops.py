@@ -35,7 +35,7 @@ ELEMENTWISE = _names(
     "Greater GreaterOrEqual HardSigmoid HardSwish IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min "
     "Mish Mod Mul Neg Not Or PRelu Pow QuantizeLinear Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin "
     "Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Xor QuickGelu FastGelu BiasGelu "
-    "CumSum CumProd Swiglu"
+    "CumSum CumProd SwiGLU"
 )
 
 REDUCTIONS = _names(
@@ -223,6 +223,7 @@ _FORMULAS: dict[str, Formula] = {
     "ConvInteger": _conv,
     "QLinearConv": _conv,
     "DeformConv": _conv,
+    "CausalConvWithState": _conv,
     "ConvTranspose": _conv_transpose,
     "AveragePool": _pool,
     "MaxPool": _pool,

@@ -50,6 +50,7 @@ def check(
     output = Output(json, verbose, quiet)
     from graphopt import driver
     from graphopt.cli.progress import Progress
+    from graphopt.ir.io import load
     from graphopt.target import Target
 
     chosen = [Target.parse(text) for text in target]
@@ -64,7 +65,7 @@ def check(
     findings = []
     with Progress(output) as progress:
         progress.say("read the model")
-        loaded = driver.load(model)
+        loaded = load(model)
         nodes = sum(1 for _ in loaded.graph.all_nodes())
         for each in chosen:
             result = driver.optimize(loaded, each, say=progress.say, **{**settings, "dims": fixed})

@@ -44,7 +44,7 @@ def inspect(
     from graphopt.analysis.cost import model_cost
     from graphopt.ir.io import read
 
-    sizes = {
+    sizes: dict[str, Any] = {
         "shapes": values.shapes(shape),
         "dims": values.fixed_dims(dim),
         "constants": values.constants(constant),

@@ -55,7 +55,7 @@ def optimize(
 ) -> None:
     """Optimize a model and write it as ONNX."""
     output = Output(json, verbose, quiet)
-    settings = {
+    settings: dict[str, Any] = {
         "level": values.level(level),
         "shapes": values.shapes(shape),
         "dims": values.dims(dim),

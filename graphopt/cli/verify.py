@@ -69,11 +69,11 @@ def verify(
     off. The exit code is 4 if results differ.
     """
     output = Output(json, verbose, quiet)
-    from graphopt import driver
     from graphopt.cli import feeds as feeding
     from graphopt.cli.progress import Progress
+    from graphopt.ir.io import load
 
-    sizes = {
+    sizes: dict[str, dict[str, Any]] = {
         "shapes": values.shapes(shape),
         "dims": values.fixed_dims(dim),
         "constants": values.constants(constant),
@@ -96,7 +96,7 @@ def verify(
     with Progress(output) as progress:
         progress.say("read the reference")
         source = None if is_artifact and against is None else against or model
-        reference = executable.model if source is None else driver.load(source)
+        reference = executable.model if source is None else load(source)
         all_feeds, origins = _all_feeds(reference, executable, data, runs, seed, sizes)
         progress.say("run both and compare")
         names = {spec["name"] for spec in executable.inputs}
@@ -170,10 +170,11 @@ def _constant_feeds(model: Model, constants: Mapping[str, Any]) -> dict[str, Any
 
     feeds = {}
     for value in model.graph.inputs:
-        if value.name in constants and value.dtype is not None:
-            array = np.asarray(constants[value.name]).astype(value.dtype.numpy())
+        name = value.name or ""
+        if name in constants and value.dtype is not None:
+            array = np.asarray(constants[name]).astype(value.dtype.numpy())
             rank = len(value.shape) if value.shape is not None else array.ndim
-            feeds[value.name] = array.reshape((1,) * rank) if array.ndim == 0 else array
+            feeds[name] = array.reshape((1,) * rank) if array.ndim == 0 else array
     return feeds
 
 

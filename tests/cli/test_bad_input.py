@@ -9,13 +9,19 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
-from cli.conftest import MNIST, Cli
+from cli.conftest import MNIST, Cli, Outcome
 
 
 def text_model(body: str, imports: str = '"" : 18') -> bytes:
     """A model of float[2] x to float[2] y, unchecked."""
     header = f"<ir_version: 8, opset_import: [{imports}]> g (float[2] x) => (float[2] y)"
     return onnx.parser.parse_model(f"{header} {{ {body} }}").SerializeToString()
+
+
+def without_opset() -> bytes:
+    model = onnx.load_from_string(text_model("y = Relu (x)"))
+    del model.opset_import[:]
+    return model.SerializeToString()
 
 
 def truncated() -> bytes:
@@ -30,17 +36,11 @@ BAD_MODELS: dict[str, tuple[Callable[[], bytes], set[str]]] = {
     "unknown operator": (lambda: text_model("y = NoSuchOp (x)"), {"GO106"}),
     "unknown opset": (lambda: text_model("y = Relu (x)", '"" : 999'), {"GO106", "GO109"}),
     "undefined value": (lambda: text_model("y = Relu (nowhere)"), {"GO105"}),
-    "no opset": (lambda: _without_opset(), {"GO105", "GO106"}),
+    "no opset": (without_opset, {"GO105", "GO106"}),
 }
 
 
-def _without_opset() -> bytes:
-    model = onnx.load_from_string(text_model("y = Relu (x)"))
-    del model.opset_import[:]
-    return model.SerializeToString()
-
-
-def assert_refused(outcome: object, code: int, expected: set[str]) -> None:
+def assert_refused(outcome: Outcome, code: int, expected: set[str]) -> None:
     """The error names one of the `expected` codes on stderr and nothing is on stdout."""
     assert outcome.code == code, outcome
     assert outcome.err.split()[0] in expected, outcome.err
