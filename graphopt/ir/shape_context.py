@@ -20,7 +20,7 @@ MAX_READ_ELEMENTS = 1 << 14
 MAX_RANK = 64
 
 
-class BoundedContext(ShapeInferenceContext):
+class BoundedContext(ShapeInferenceContext):  # type: ignore[misc]  # the package is untyped
     """A context that follows the elements of short integer tensors only, in short expressions."""
 
     def set_symbolic_value(self, value: Value, data: list[int | SymbolicDim]) -> None:

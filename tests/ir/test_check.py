@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -10,7 +9,6 @@ import onnx
 import onnx_ir
 import pytest
 from checking import make_model
-from onnx import TensorProto, helper
 
 from graphopt.errors import InvariantError, ModelError
 from graphopt.ir import Attr, AttributeType, DataType, Model, Node, TensorType, Value
@@ -154,23 +152,6 @@ def test_backend_suite_is_accepted() -> None:
 def test_unknown_domains_pass() -> None:
     model, _ = make_model("Fancy", {"x": np.ones(2, np.float32)}, domain="org.somebody", level=3)
     check_model(model)
-
-
-def test_time_is_linear_in_the_number_of_nodes() -> None:
-    def chain(count: int) -> Model:
-        nodes = [helper.make_node("Relu", [f"v{i}"], [f"v{i + 1}"]) for i in range(count)]
-        info = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in ("v0", f"v{count}")]
-        graph = helper.make_graph(nodes[::-1], "g", info[:1], info[1:])
-        return load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
-
-    def seconds(count: int) -> float:
-        start = time.perf_counter()
-        check_model(chain(count))
-        return time.perf_counter() - start
-
-    chain(10)
-    small = min(seconds(1_000) for _ in range(3))
-    assert seconds(10_000) < 25 * small
 
 
 def test_read_model_may_have_names_twice_in_different_graphs() -> None:

@@ -24,7 +24,7 @@ from graphopt.errors import GraphoptError, ModelError, UnsupportedError
 from graphopt.ir.check import check_model
 from graphopt.ir.io import load, read
 
-SECONDS = 5.0
+SECONDS = 20.0
 MEGABYTES = 400
 
 Case = Callable[[], Any]

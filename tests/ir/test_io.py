@@ -9,7 +9,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -300,11 +299,9 @@ def test_three_gigabytes_of_weights_are_not_read(tmp_path: Path) -> None:
     path = sparse_model(tmp_path, 3 * 2**28)
     load(weighted())  # whatever is imported on first use
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.monotonic()
     model = load(path)
     assert weight_of(model)[-1] == 0
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
-    assert time.monotonic() - start < 5
 
 
 def test_large_weights_cannot_be_put_into_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
