@@ -89,17 +89,16 @@ def _grouped(pane: Pane, key: Callable[[PictureNode], _Key | None]) -> Pane:
 
 def _group(members: list[PictureNode], key: _Key) -> PictureNode:
     first, last = members[0], members[-1]
-    if first.kind in (Kind.INPUT, Kind.OUTPUT):
+    ports = first.kind in (Kind.INPUT, Kind.OUTPUT)
+    if ports:
         title = counted(len(members), first.kind.value)
-        kind = first.kind
     else:
-        kind = Kind.GROUP
         title = f"{first.name} … {last.name}" if key[0] == "" else "/".join(key)
     ops = Counter(n.op for n in members if n.kind is Kind.OP)
     summary = ", ".join(f"{count} {op}" for op, count in ops.most_common(3))
     return PictureNode(
         id=first.id,
-        kind=kind,
+        kind=first.kind if ports else Kind.GROUP,
         op=title,
         name=summary,
         scope=() if key[0] == "" else key,

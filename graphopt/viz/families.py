@@ -19,6 +19,7 @@ _MEMBERS: dict[str, str] = {
         Conv ConvTranspose ConvInteger DeformConv MatMul MatMulInteger Gemm Einsum Attention RNN GRU LSTM
         QLinearConv QLinearMatMul MultiHeadAttention GroupQueryAttention FusedMatMul FusedConv FusedGemm
         MatMulNBits Det DFT STFT RotaryEmbedding
+        LinearAttention CausalConvWithState
     """,
     "normalization": """
         BatchNormalization InstanceNormalization LayerNormalization GroupNormalization RMSNormalization
@@ -34,6 +35,7 @@ _MEMBERS: dict[str, str] = {
         MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool MaxRoiPool RoiAlign
         MaxUnpool ArgMax ArgMin TopK NonMaxSuppression CumSum CumProd ReduceL1 ReduceL2 ReduceLogSum
         ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare
+        NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss
     """,
     "arithmetic": """
         Add Sub Mul Div Pow Mod Sqrt Reciprocal Exp Log Neg Abs Sign Floor Ceil Round Sin Cos Tan Asin Acos

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 from graphopt.viz.picture import Kind, Pane, PictureNode, State
 
+MAX_SHARED = 256
+"""How many boxes may claim the same original node; a model that says more is not believed."""
+
 
 def match(before: Pane, after: Pane) -> tuple[Pane, Pane]:
     """The two panes with the state and the counterparts of every box.
@@ -18,7 +21,9 @@ def match(before: Pane, after: Pane) -> tuple[Pane, Pane]:
     old = {node.id: node for node in before.nodes}
     for node in before.nodes:
         for key in _keys(node):
-            by_key.setdefault(key, {})[node.id] = None
+            claims = by_key.setdefault(key, {})
+            if len(claims) < MAX_SHARED:
+                claims[node.id] = None
     new_nodes = []
     forward: dict[str, list[tuple[str, State]]] = {}
     for node in after.nodes:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from graphopt.viz.families import FAMILIES, family_of
 from graphopt.viz.labels import bytes_text, counted, escape, shorten, text_width, tooltip
-from graphopt.viz.layout import Box, Layout, Route, layout
+from graphopt.viz.layout import Box, Layout, layout
 from graphopt.viz.picture import Kind, Pane, Picture, PictureNode, State
+from graphopt.viz.piece import Route
 from graphopt.viz.theme import STATE_GLYPHS, style_sheet
 
 MARGIN, PADDING, PANE_GAP, PANE_HEAD = 24.0, 22.0, 24.0, 44.0

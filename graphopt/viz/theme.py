@@ -19,7 +19,7 @@ FAMILY_COLOURS: dict[str, tuple[str, str, str, str]] = {
 
 # state: colour in light, colour in dark, stroke width, dash pattern
 STATE_BORDERS: dict[State, tuple[str, str, float, str]] = {
-    State.SAME: ("#8c959f", "#6e7681", 1.0, ""),
+    State.SAME: ("#848d97", "#6e7681", 1.0, ""),
     State.CHANGED: ("#9a6700", "#d29922", 2.0, "7 3"),
     State.FUSED: ("#8250df", "#b083ff", 3.0, ""),
     State.REMOVED: ("#cf222e", "#ff7b72", 2.0, "2 3"),
@@ -49,8 +49,8 @@ def style_sheet() -> str:
         f".go .mono{{font-family:{MONO};font-size:9.5px}}",
         ".go .key{font-size:11px}.go .end{text-anchor:end}.go .mid{text-anchor:middle}",
         ".go .edge{fill:none;stroke:#6e7781;stroke-width:1.2}.go .head{fill:#6e7781;stroke:none}",
-        ".go .port{fill:#ffffff;stroke:#6e7781}.go .plain{stroke:#8c959f;stroke-width:1}",
-        ".go .stack{stroke:#8c959f;stroke-width:1}",
+        ".go .port{fill:#ffffff;stroke:#6e7781}.go .plain{stroke:#848d97;stroke-width:1}",
+        ".go .stack{stroke:#848d97;stroke-width:1}",
         ".go .tag{fill:#ffffff;stroke:#57606a}.go .tagout{fill:#57606a;stroke:#57606a}",
         ".go .tagtext{font-size:9px;text-anchor:middle}.go .tagouttext{fill:#ffffff}",
         ".go .badge{fill:#ffffff;stroke-width:1.5}.go .glyph{fill:none;stroke-width:1.7}",
