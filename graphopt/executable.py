@@ -20,11 +20,15 @@ from graphopt.ir.io import read, save
 from graphopt.ir.provenance import origins
 from graphopt.target import Target
 from graphopt.transform import Report
+from graphopt.transform.pipeline import initializer_bytes
 
 if TYPE_CHECKING:
     from graphopt.lowering.xla.aot import Compiled
     from graphopt.lowering.xla.cost import CompiledCost
     from graphopt.lowering.xla.export import Exported
+
+PROBE_BYTES = 1 << 30
+"""Larger models are not loaded once more just to see whether ONNX Runtime survives it."""
 
 Say = Callable[[str, int, int], None] | None
 
@@ -236,6 +240,7 @@ def lower_onnxruntime(
 
     Raises PolicyError (GO501) under `strict` when a node would fall back to the CPU.
     """
+    _lower_ir_version(model)
     ort = importlib.import_module("graphopt.lowering.cuda.ort")
     plan = ort.lower_ort(model, target, strict=strict, precision=options["precision"], profiles=profiles)
     described = plan.to_json()
@@ -254,7 +259,34 @@ def lower_onnxruntime(
         notes=list(described.get("notes", [])),
         seconds={"passes": report.seconds},
     )
+    session_options = executable.manifest["onnxruntime"]["session_options"]
+    if options["level"] == 0:
+        session_options["graph_optimization_level"] = "ORT_DISABLE_ALL"
+    elif initializer_bytes(model) < PROBE_BYTES:
+        _probe(executable, session_options)
     return executable
+
+
+def _lower_ir_version(model: Model) -> None:
+    """Write the IR version that the model's opsets need, not a newer one that runtimes may refuse."""
+    import onnx.helper
+
+    imports = [
+        onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items() if d in ("", "ai.onnx.ml")
+    ]
+    needed = max(onnx.helper.find_min_ir_version_for(imports, ignore_unknown=True), 8)
+    model.ir_version = min(model.ir_version or needed, needed)
+
+
+def _probe(executable: Executable, session_options: dict[str, Any]) -> None:
+    """Turn ONNX Runtime's optimisers off if it does not survive them on this model."""
+    probe = importlib.import_module("graphopt.runtime.ort_probe").probe
+    ended = probe(executable.model_path_or_bytes(), executable.manifest["onnxruntime"])
+    if ended is not None:
+        session_options["graph_optimization_level"] = "ORT_DISABLE_ALL"
+        executable.notes.append(
+            f"ONNX Runtime {ended} while it optimised this model: its own optimisations are turned off"
+        )
 
 
 def lower_xla(
@@ -389,5 +421,7 @@ def _xla_session(executable: Executable) -> Session:
         feeds.FeedSpec(s["name"], s["dtype"], None if s["shape"] is None else tuple(s["shape"]))
         for s in executable.inputs
     ]
-    session: Session = runtime.XlaSession(specs, [s["name"] for s in executable.outputs], weights, program_for)
+    session: Session = runtime.XlaSession(
+        specs, [s["name"] for s in executable.outputs], weights, program_for
+    )
     return session

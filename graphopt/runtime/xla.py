@@ -76,7 +76,10 @@ class XlaSession:
 
     def _call(self, arrays: dict[str, np.ndarray], known: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         shapes = {name: tuple(array.shape) for name, array in arrays.items()}
-        key = (tuple(sorted(shapes.items())), tuple((n, a.shape, a.tobytes()) for n, a in sorted(known.items())))
+        key = (
+            tuple(sorted(shapes.items())),
+            tuple((n, a.shape, a.tobytes()) for n, a in sorted(known.items())),
+        )
         with self._lock:
             call = self._calls.get(key)
             if call is None:
