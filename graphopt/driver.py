@@ -122,7 +122,7 @@ def optimize(
     return Result(model, report, str(full))
 
 
-def compile(  # noqa: A001  (the name is the public API's)
+def compile(
     source: Any,
     target: str | Target = "xla-cpu",
     level: int = 2,

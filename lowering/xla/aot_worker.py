@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def main(folder: Path) -> None:
@@ -23,7 +24,8 @@ def main(folder: Path) -> None:
     jax.config.update("jax_traceback_in_locations_limit", 0)
     exported = export.deserialize(bytearray((folder / "program.bin").read_bytes()))
     topology = topologies.get_topology_desc(platform=request["platform"], **request["topology"])
-    sharding = jax.sharding.SingleDeviceSharding(topology.devices[0])
+    device: Any = topology.devices[0]
+    sharding = jax.sharding.SingleDeviceSharding(device)
     flat = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a in exported.in_avals]
     arguments, keywords = jax.tree.unflatten(exported.in_tree, flat)
     traced = jax.jit(exported.call).trace(*arguments, **keywords)
@@ -40,7 +42,7 @@ def main(folder: Path) -> None:
         },
         "flops": float(costs.get("flops", 0.0)),
         "bytes_accessed": float(costs.get("bytes accessed", 0.0)),
-        "device_kind": topology.devices[0].device_kind,
+        "device_kind": device.device_kind,
         "devices": len(topology.devices),
         "compiler": _compiler_version(request["platform"]),
     }

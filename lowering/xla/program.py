@@ -37,7 +37,7 @@ def settings() -> Iterator[None]:
 @contextlib.contextmanager
 def _no_locations() -> Iterator[None]:
     """Keep Python file names out of the program, so that it is the same wherever it is made."""
-    limit = jax.config.jax_traceback_in_locations_limit
+    limit = jax.config.values["jax_traceback_in_locations_limit"]
     jax.config.update("jax_traceback_in_locations_limit", 0)
     try:
         yield

@@ -19,7 +19,7 @@ from graphopt.target import Target
 from graphopt.transform import Pipeline
 
 sys.path.insert(0, str(Path(__file__).parent))
-from random_graphs import random_model  # noqa: E402
+from random_graphs import random_model
 
 
 def close(expected: dict[str, np.ndarray], actual: dict[str, np.ndarray], context: object) -> None:
