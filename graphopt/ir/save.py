@@ -69,6 +69,8 @@ def save(model: Model, path: str | os.PathLike[str], *, external_data: bool | No
     if external_data is None:
         external_data = total > EXTERNAL_ABOVE_BYTES
     if not external_data:
+        if total > MAX_PROTO_BYTES:
+            raise _too_large(target, f"{total} bytes of weights")
         with _inlined(model, weights, {}):
             data = _serialize(model, suffix, target)
         with _Replacement(target) as graph_file:
@@ -207,14 +209,18 @@ def _serialize(model: Model, suffix: str, target: str) -> bytes:
         return bytes(proto.SerializeToString(deterministic=True))
     except (SerdeError, EncodeError, ValueError, TypeError) as error:
         reason = str(error.__cause__ or error)[:500]
-        raise OutputError(
-            "GO111",
-            "the model cannot be put into one protobuf",
-            where=target,
-            found=reason,
-            expected=f"at most {MAX_PROTO_BYTES} bytes without the external data",
-            next_step="Save it with external_data=True.",
-        ) from error
+        raise _too_large(target, reason) from error
+
+
+def _too_large(target: str, found: str) -> OutputError:
+    return OutputError(
+        "GO111",
+        "the model cannot be put into one protobuf",
+        where=target,
+        found=found,
+        expected=f"at most {MAX_PROTO_BYTES} bytes without the external data",
+        next_step="Save it with external_data=True.",
+    )
 
 
 def _stream(weight: Any, file: _Replacement) -> None:
