@@ -10,7 +10,7 @@ from graphopt.ir.query import is_op, only_use, rank
 from graphopt.passes._matching import scalar_factor
 
 MAX_FACTORS = 16
-MAX_NODES = 32
+MAX_NODES = 10
 """A product of more nodes is no activation function; the bound keeps the search linear in the graph."""
 
 
