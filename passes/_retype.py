@@ -50,12 +50,15 @@ class Retyper:
             visit(node)
         self.restore_outputs(graph)
 
-    def narrow(self, value: Value) -> Value:
-        """`value` in the narrow type: itself, a constant, what it was widened from, or a Cast."""
+    def narrow(self, value: Value, user: Node) -> Value:
+        """`value` in the narrow type: itself, a constant, what it was widened from, or a Cast.
+
+        A Cast of a graph input stands for `user`, its first, as nothing else in the original does.
+        """
         if value in self.retyped:
             return value
         if value not in self._narrow:
-            self._narrow[value] = self._narrowed(value)
+            self._narrow[value] = self._narrowed(value, user)
         return self._narrow[value]
 
     def wide(self, value: Value) -> Value:
@@ -63,7 +66,7 @@ class Retyper:
         if value not in self.retyped:
             return value
         if value not in self._wide:
-            self._wide[value] = self._cast(value, self.wide_type)
+            self._wide[value] = self._cast(value, self.wide_type, value.producer())
         return self._wide[value]
 
     def retype(self, node: Node, inputs: Iterable[int], outputs: Iterable[int]) -> None:
@@ -71,7 +74,7 @@ class Retyper:
         for index in inputs:
             value = node.inputs[index]
             if value is not None:
-                self._replace_input(node, index, self.narrow(value))
+                self._replace_input(node, index, self.narrow(value, node))
         for index in outputs:
             # A new type object: clones of the model share the old one.
             node.outputs[index].type = TensorType(self.narrow_type)
@@ -111,7 +114,7 @@ class Retyper:
             self._left[old] = None
             node.replace_input_with(index, new)
 
-    def _narrowed(self, value: Value) -> Value:
+    def _narrowed(self, value: Value, user: Node) -> Value:
         tensor = constant_tensor(value)
         if tensor is not None:
             name = self._namer.value(f"{value.name}/{self.narrow_type.name.lower()}")
@@ -126,10 +129,10 @@ class Retyper:
             if origin is not None and origin.dtype == self.narrow_type:
                 return origin
             if origin is not None and self.narrow_type == DataType.INT32 and origin.dtype in SMALL_INTEGERS:
-                return self._cast(origin, self.narrow_type)
-        return self._cast(value, self.narrow_type)
+                return self._cast(origin, self.narrow_type, source)
+        return self._cast(value, self.narrow_type, user)
 
-    def _cast(self, value: Value, to: DataType) -> Value:
+    def _cast(self, value: Value, to: DataType, source: Node | None) -> Value:
         stem = f"{value.name}/{to.name.lower()}"
         node = make_node(
             "Cast",
@@ -142,8 +145,10 @@ class Retyper:
         producer = value.producer()
         graph = producer.graph if producer is not None else value.graph
         assert graph is not None
+        origin = producer if producer is not None else source
+        if origin is not None:
+            merge_origins([node], [origin])
         if producer is not None:
-            merge_origins([node], [producer])
             graph.insert_after(producer, node)
         elif len(graph):
             graph.insert_before(self._first.setdefault(graph, graph[0]), node)

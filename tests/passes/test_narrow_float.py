@@ -11,6 +11,7 @@ from rewriting import arrays, check_declines, check_rewrite, operators, with_wei
 
 from graphopt.errors import UsageError
 from graphopt.ir import DataType, LazyTensor
+from graphopt.ir.provenance import origins
 from graphopt.ir.query import walk_graphs
 from graphopt.passes.narrow_float import NarrowFloat
 from graphopt.transform import Pipeline
@@ -57,6 +58,14 @@ def test_weights_are_converted_when_they_are_written() -> None:
     assert [v.dtype for v in stored] == [DataType.FLOAT16] * 2
     assert all(isinstance(v.const_value, LazyTensor) for v in stored)
     np.testing.assert_array_equal(stored[0].const_value.numpy(), weights["w"].astype(np.float16))
+
+
+def test_every_cast_stands_for_original_nodes() -> None:
+    model = model_from("g (float[2, 2] x) => (float[2, 2] y) { a = MatMul(x, x) y = Softmax(a) }")
+    named = {node.name for node in model.graph}
+    HALF.run(model)
+    assert operators(model) == ["Cast", "MatMul", "Cast", "Softmax"]
+    assert all(set(origins(node)) <= named and origins(node) for node in model.graph)
 
 
 def test_the_original_is_untouched() -> None:
