@@ -97,6 +97,7 @@ def save(model: Model, path: str | os.PathLike[str], *, external_data: bool | No
             shape=Shape(t.shape.numpy()),
             name=v.name or "",
             doc_string=t.doc_string,
+            metadata_props=dict(t.metadata_props),
         )
         for v, t in outside.items()
     }
@@ -178,12 +179,9 @@ def _own(weight: Any) -> Any:
     if isinstance(weight, LazyTensor) and weight.dtype == DataType.STRING:
         return weight.raw  # evaluates it
     if isinstance(weight, ExternalTensor):
-        return tensor(
-            weight.numpy(),
-            dtype=weight.dtype,
-            name=weight.name,
-            doc_string=weight.doc_string,
-        )
+        own = tensor(weight.numpy(), dtype=weight.dtype, name=weight.name, doc_string=weight.doc_string)
+        own.metadata_props.update(weight.metadata_props)
+        return own
     return weight
 
 

@@ -209,12 +209,17 @@ def test_weights_of_every_type_survive_external_data(tmp_path: Path) -> None:
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)], ir_version=13)
     save(load(proto), tmp_path / "m.onnx", external_data=True)
     loaded = load(tmp_path / "m.onnx")
+    save(loaded, tmp_path / "inline.onnx", external_data=False)
+    inline = load(tmp_path / "inline.onnx")
     mapped = 0
     for tensor in tensors:
         found = loaded.graph.initializers[tensor.name].const_value
         assert found is not None
         expected = onnx_ir.serde.deserialize_tensor(tensor)
         np.testing.assert_array_equal(found.numpy(), expected.numpy(), err_msg=tensor.name)
+        copied = inline.graph.initializers[tensor.name].const_value
+        assert copied is not None
+        np.testing.assert_array_equal(copied.numpy(), expected.numpy(), err_msg=tensor.name)
         mapped += isinstance(found, MappedTensor)
     assert mapped == len([t for t in types if onnx_ir.DataType(t).bitwidth >= 2])
 
@@ -443,8 +448,13 @@ def test_what_onnx_records_beside_the_graph_survives(tmp_path: Path) -> None:
     proto.graph.input[0].type.denotation = "IMAGE"
     annotation = proto.graph.quantization_annotation.add(tensor_name="x")
     annotation.quant_parameter_tensor_names.add(key="SCALE_TENSOR", value="w")
-    save(load(proto), tmp_path / "m.onnx")
+    proto.graph.initializer[0].doc_string = "weight doc"
+    proto.graph.initializer[0].metadata_props.add(key="k", value="v")
+    save(load(proto), tmp_path / "m.onnx", external_data=True)
+    save(load(tmp_path / "m.onnx"), tmp_path / "m.onnx", external_data=False)
     again = onnx.load(tmp_path / "m.onnx")
+    assert again.graph.initializer[0].doc_string == "weight doc"
+    assert again.graph.initializer[0].metadata_props == proto.graph.initializer[0].metadata_props
     for field in ("doc_string", "producer_name", "model_version", "domain", "metadata_props"):
         assert (
             sorted(map(str, getattr(again, field))) == sorted(map(str, getattr(proto, field)))
