@@ -77,7 +77,7 @@ class _Folder:
         self.changes = Changes()
         self.namer = Namer(model.graph)
         self.budget = max(int(initializer_bytes(model) * options.growth), SMALL_BYTES)
-        self.folded: list[Node] = []
+        self.shares: dict[Value, int] = {}
 
     def run(self) -> Changes:
         for node in list(_nodes_in_order(self.model.graph)):
@@ -110,7 +110,7 @@ class _Folder:
             raise EvaluationError("it is random")
         if any(t is not None and t.dtype == DataType.STRING for t in tensors):
             raise EvaluationError("strings are not folded")
-        freed = _freed_bytes(node, self.max_bytes)
+        freed = self._freed_bytes(node)
         sizes = [_declared_bytes(value) for value in node.outputs]
         if any(size is None for size in sizes):
             known = 0
@@ -128,6 +128,30 @@ class _Folder:
             raise EvaluationError("the weights would grow beyond the budget")
         self.budget -= max(growth, 0)
         return results
+
+    def _freed_bytes(self, node: Node) -> int:
+        """The bytes of its operands that `node` answers for.
+
+        An operand that only nodes use which are about to be folded themselves goes with the last of
+        them: each of them has its share.
+        """
+        total = 0
+        for value in dict.fromkeys(node.inputs):
+            if value is None:
+                continue
+            if value not in self.shares:
+                self.shares[value] = self._share(value, node)
+            total += self.shares[value]
+        return total
+
+    def _share(self, value: Value, node: Node) -> int:
+        tensor = constant_tensor(value)
+        if tensor is None or tensor.nbytes <= SMALL_OPERAND_BYTES or value.is_graph_output():
+            return 0
+        users = dict.fromkeys(value.consumers())
+        if all(user is node or _will_fold(user, self.max_bytes) for user in users):
+            return int(tensor.nbytes) // len(users)
+        return 0
 
     def _compute(self, node: Node, tensors: list[TensorProtocol | None]) -> list[TensorProtocol]:
         arrays = [None if t is None else t.numpy() for t in tensors]
@@ -185,23 +209,6 @@ def _nodes_in_order(graph: Graph) -> Iterator[Node]:
         yield node
         for sub in subgraphs(node):
             yield from _nodes_in_order(sub)
-
-
-def _freed_bytes(node: Node, max_bytes: int) -> int:
-    """The bytes of its operands that `node` answers for.
-
-    An operand that only nodes use which are about to be folded themselves goes with the last of
-    them: each of them has its share.
-    """
-    total = 0
-    for value in dict.fromkeys(node.inputs):
-        tensor = constant_tensor(value)
-        if value is None or tensor is None or tensor.nbytes <= SMALL_OPERAND_BYTES:
-            continue
-        users = set(value.consumers())
-        if not value.is_graph_output() and all(u is node or _will_fold(u, max_bytes) for u in users):
-            total += tensor.nbytes // len(users)
-    return total
 
 
 def _will_fold(node: Node, max_bytes: int) -> bool:
