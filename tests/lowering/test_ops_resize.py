@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx_ir
 import pytest
 from checking import check_op, make_model, run_xla
 
@@ -140,6 +141,33 @@ def test_neither_scales_nor_sizes_is_refused() -> None:
     model, feeds = make_model("Resize", inputs, constant=("s",))
     with pytest.raises(UnsupportedError, match="GO202"):
         run_xla(model, feeds)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("s", np.array([1, 1, np.inf, 1], np.float32)),
+        ("s", np.array([1, 1, -1, 1], np.float32)),
+        ("s", np.array([1, 1, 1e30, 1], np.float32)),
+        ("z", np.array([1, 1, 2**50, 4], np.int64)),
+        ("z", np.array([1, 1, -4, 4], np.int64)),
+    ],
+)
+def test_absurd_sizes_are_refused_before_anything_is_allocated(name: str, value: np.ndarray) -> None:
+    from graphopt.lowering.xla.emit import Emitter
+    from graphopt.lowering.xla.program import settings
+
+    scales = name == "s"
+    inputs = {"x": normal(1, 1, 4, 4), "roi": None, "s": value if scales else None}
+    if not scales:
+        inputs["z"] = value
+    # A valid model first: shape inference would refuse these numbers before the lowering sees them.
+    fine = {**inputs, name: np.array([1, 1, 2, 2], value.dtype)}
+    model, feeds = make_model("Resize", fine, constant=(name,))
+    model.graph.initializers[name].const_value = onnx_ir.tensor(value, name=name)
+    env = {v: feeds[v.name or ""] for v in model.graph.inputs}
+    with settings(), pytest.raises(UnsupportedError, match="GO202"):
+        Emitter(model, {}).run(model.graph, env)
 
 
 @pytest.mark.parametrize("align_corners", [0, 1])

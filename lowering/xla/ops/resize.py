@@ -25,6 +25,9 @@ from graphopt.lowering.xla.ops.matmul import accumulator
 Array = Any
 F32 = np.float32
 
+MAX_AXIS = 1 << 24
+"""The longest axis that is resized to: its coordinates are worked out at compile time."""
+
 
 @dataclasses.dataclass(frozen=True)
 class _Axis:
@@ -119,6 +122,8 @@ def _plan(
     elif scales is not None and scales.size:
         factors = [F32(s) for s in scales.reshape(-1)]
         wanted = [None] * len(axes)
+        if not all(np.isfinite(s) and s > 0 for s in factors):
+            raise ctx.unsupported("scales must be positive", found=list(map(float, factors)))
     else:
         raise ctx.unsupported("neither scales nor sizes are given")
     plan: list[_Axis | tuple[int, float]] = []
@@ -128,7 +133,9 @@ def _plan(
             if (factor is not None and factor != 1) or (factor is None and out != size):
                 plan.append((axis, 0.0 if factor is None else float(factor)))
             continue
-        length = math.floor(F32(size) * factor) if out is None else int(out)
+        length = math.floor(float(F32(size) * factor)) if out is None else int(out)
+        if not 0 <= length <= MAX_AXIS:
+            raise ctx.unsupported("the size of the result", found=length, expected=f"at most {MAX_AXIS}")
         scale = F32(length) / F32(size) if factor is None else factor
         if crop or length != size or scale != 1:
             plan.append(_Axis(axis, size, length, scale, region))

@@ -70,6 +70,8 @@ def _most_samples(ctx: Context, scale: float, half: bool, out: tuple[int, int]) 
             next_step="Set sampling_ratio, or bind the regions with --constant.",
         )
     boxes = known.astype(np.float64).reshape(-1, 4) * scale
+    if not np.isfinite(boxes).all():
+        raise ctx.unsupported("regions must be finite")
     lengths = np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0 if half else 1.0)
     width, height = (float(n) for n in np.max(lengths, 0, initial=1.0))
     most = (int(np.ceil(height / out[0])) + 1, int(np.ceil(width / out[1])) + 1)
