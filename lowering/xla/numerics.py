@@ -23,7 +23,7 @@ def compute_dtype(dtype: Any) -> np.dtype:
 
 def integer_limits(dtype: Any) -> tuple[int, int]:
     """The least and the greatest number of an integer type, int4 and its like included."""
-    limits = jnp.iinfo(dtype)  # type: ignore[no-untyped-call]
+    limits = jnp.iinfo(dtype)
     return int(limits.min), int(limits.max)
 
 
