@@ -79,7 +79,8 @@ def numpy_dtype(value: Value) -> np.dtype | None:
 
 def limits(dtype: np.dtype) -> Any:
     """What ``finfo`` says of a float `dtype`, bfloat16 included."""
-    return ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+    finfo: Any = ml_dtypes.finfo
+    return finfo(dtype)
 
 
 def attributes_of(node: Node) -> dict[str, Any]:
