@@ -29,7 +29,7 @@ _MEMBERS: dict[str, str] = {
     "activation": """
         Relu LeakyRelu PRelu ThresholdedRelu Elu Selu Celu Gelu QuickGelu FastGelu BiasGelu HardSigmoid
         HardSwish Sigmoid Softmax LogSoftmax Hardmax Softplus Softsign Tanh Mish Swish Clip Shrink Dropout
-        Erf
+        Erf SwiGLU
     """,
     "pooling": """
         MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool MaxRoiPool RoiAlign

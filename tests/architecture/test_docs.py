@@ -51,10 +51,9 @@ def test_pages_name_everything(generate: ModuleType) -> None:
     from graphopt.errors import CODES
     from graphopt.target import KINDS, devices
 
-    page = generate.passes_page()
+    page, codes, targets = generate.passes_page(), generate.errors_page(), generate.targets_page()
     assert all(f"\n## {name}\n" in page for name in passes.names())
-    assert all(f"| {code} |" in generate.errors_page() for code in CODES)
-    targets = generate.targets_page()
+    assert all(f"| {code} |" in codes for code in CODES)
     assert all(f"`{name}`" in targets for name in (*KINDS, *devices("tpu"), *devices("gpu")))
 
 
