@@ -178,7 +178,7 @@ def compile(
     options = {
         "level": level,
         "precision": precision or "fp32",
-        "dims": {k: v for k, v in sorted(static.items())},
+        "dims": dict(sorted(static.items())),
         "strict": strict,
     }
     if chosen.is_xla:

@@ -135,13 +135,16 @@ def _run_reference(node: Node, inputs: Sequence[Array | None], opset: int) -> li
 # Deterministic numpy implementations whose results are defined for every input. Left out on
 # purpose: casts and integer division, which are handled below, anything with state or loops.
 _REFERENCE_OPS = frozenset(
-    """Abs Acos Acosh And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization BitwiseAnd BitwiseNot
-    BitwiseOr BitwiseXor Ceil Clip Conv ConvTranspose Cos Cosh CumSum DepthToSpace DequantizeLinear Einsum Elu Erf Exp
-    EyeLike Flatten Floor GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish
-    InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Log LogSoftmax MatMul MaxPool Mish Neg OneHot PRelu
-    Pad Pow QuantizeLinear Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
-    ReduceSum ReduceSumSquare Relu Round ScatterElements ScatterND Selu Sigmoid Sign Sin Sinh Softmax Softplus Softsign
-    SpaceToDepth Sqrt Sum Tan Tanh ThresholdedRelu TopK Trilu Unique""".split()
+    """
+    Abs Acos Acosh And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization BitwiseAnd
+    BitwiseNot BitwiseOr BitwiseXor Ceil Clip Conv ConvTranspose Cos Cosh CumSum DepthToSpace
+    DequantizeLinear Einsum Elu Erf Exp EyeLike Flatten Floor GatherElements GatherND Gelu Gemm
+    GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish InstanceNormalization IsInf IsNaN
+    LayerNormalization LeakyRelu Log LogSoftmax MatMul MaxPool Mish Neg OneHot PRelu Pad Pow
+    QuantizeLinear Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean
+    ReduceMin ReduceSum ReduceSumSquare Relu Round ScatterElements ScatterND Selu Sigmoid Sign Sin Sinh
+    Softmax Softplus Softsign SpaceToDepth Sqrt Sum Tan Tanh ThresholdedRelu TopK Trilu Unique
+    """.split()
 )
 
 

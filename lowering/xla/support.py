@@ -61,7 +61,7 @@ def require_support(model: Model) -> None:
     raise LoweringError(
         "GO201",
         f"{len(found)} node{'s' if len(found) > 1 else ''} cannot be lowered to XLA: {shown}",
-        next_step="`graphopt check MODEL --target T` lists them; the targets cpu and cuda run any ONNX model.",
+        next_step="`graphopt check MODEL --target T` lists them; cpu and cuda run any ONNX model.",
         details={"unsupported": [row.to_json() for row in found]},
     )
 

@@ -182,8 +182,12 @@ def loop(ctx: Context, m: Array | None, cond: Array | None, *v_initial: Any, bod
         if unrolled is not None:
             return unrolled
     if isinstance(problem, StaticOperandRequired):
-        raise problem
-    refused = UnsupportedError("GO205", str(problem), where=describe(ctx.node))
+        if problem.inputs:
+            raise problem
+        refused: UnsupportedError = problem
+    else:
+        refused = UnsupportedError("GO205", str(problem), where=describe(ctx.node))
+    # A number of iterations, or a first condition, that is fed may be all that was missing.
     if m is not None and trips is None:
         raise _specialised(ctx, 0, refused)
     raise refused if cond is None or start is not None else _specialised(ctx, 1, refused)
