@@ -152,6 +152,26 @@ def test_a_fed_number_of_iterations_is_specialised_on_when_results_are_stacked()
     check(source, {"x": np.ones(2, np.float32), "m": np.array(5, np.int64)})
 
 
+def test_a_fed_number_of_iterations_is_specialised_on_when_the_body_needs_its_counter() -> None:
+    source = """g (float[6] x, int64 m) => (float[n] y) {
+        first = Constant <value = int64[1] {0}> ()
+        e = Slice (x, first, first)
+        y = Loop (m, , e) <
+            body = b (int64 i, bool c, float[k] s) => (bool again, float[l] n) {
+                again = Identity (c)
+                one = Constant <value = int64 {1}> ()
+                zero = Constant <value = int64[1] {0}> ()
+                j = Add (i, one)
+                end = Unsqueeze (j, zero)
+                head = Slice (x, zero, end)
+                n = Concat <axis = 0> (s, head)
+            }
+        >
+    }"""
+    found = check(source, {"x": np.arange(6, dtype=np.float32), "m": np.array(3, np.int64)})
+    assert found["y"].shape == (1 + 2 + 3,)
+
+
 WHILE = """g (float x, float limit) => (float y) {
     t = Constant <value = bool {1}> ()
     y = Loop (LIMIT, t, x) <
