@@ -101,12 +101,9 @@ def bench(
         notes[label] = executable.notes
     limit = DEFAULT_SECONDS if runs is None and seconds is None else seconds
     with Progress(output) as progress:
+        progress.say("measure")
         series = measuring.interleave(
-            calls,
-            runs=runs,
-            seconds=limit,
-            warmup=warmup,
-            progress=lambda done, rounds: progress.say("measure", done, rounds) if done % 10 == 0 else None,
+            calls, runs=runs, seconds=limit, warmup=warmup, seed=seed, progress=progress.advance
         )
     rows = []
     for item in series:

@@ -86,6 +86,7 @@ def _check_target(model: Model, target: Target, precision: str | None, strict: b
     finding: dict[str, Any] = {
         "target": str(target),
         "ok": True,
+        "complete": True,
         "unsupported": [],
         "placement": None,
         "notes": [],
@@ -116,12 +117,10 @@ def _trace(model: Model, target: Target, precision: str | None) -> dict[str, Any
         }
     )
     if any(v.shape is None for v in model.graph.inputs):
-        return {"notes": ["an input has no declared shape, so the program was not traced"]}
+        return {"complete": False, "notes": ["an input has no declared shape"]}
     if free and target.kind == "tpu":
         flags = " ".join(f"--dim {name}=8" for name in free)
-        return {
-            "notes": [f"free dimensions must be bound to compile for {target}: {flags}; nothing was traced"]
-        }
+        return {"complete": False, "notes": [f"bind the free dimensions to know more: {flags}"]}
     program = importlib.import_module("graphopt.lowering.xla.program")
     export = importlib.import_module("graphopt.lowering.xla.export")
     try:
@@ -135,9 +134,15 @@ def _trace(model: Model, target: Target, precision: str | None) -> dict[str, Any
     return {"notes": []}
 
 
+def _verdict(finding: dict[str, Any]) -> str:
+    if not finding["ok"]:
+        return "NOT SUPPORTED"
+    return "supported" if finding["complete"] else "every operator is supported, the rest is not known yet"
+
+
 def _show(output: Output, finding: dict[str, Any]) -> None:
     output.line()
-    output.line(f"{finding['target']}: {'supported' if finding['ok'] else 'NOT SUPPORTED'}", "bold")
+    output.line(f"{finding['target']}: {_verdict(finding)}", "bold")
     rows = finding["unsupported"]
     if rows:
         output.table(

@@ -13,7 +13,7 @@ from graphopt.cli.output import Output, shape, short, size
 if TYPE_CHECKING:
     from graphopt.analysis.amount import Amount
     from graphopt.analysis.cost import ModelCost, NodeCost
-    from graphopt.ir import Model, Value
+    from graphopt.ir import DataType, Model, Value
 
 
 def inspect(
@@ -101,9 +101,14 @@ def _spec(value: Value) -> dict[str, Any]:
     )
     return {
         "name": value.name,
-        "type": "?" if value.dtype is None else value.dtype.name.lower(),
+        "type": "?" if value.dtype is None else _type(value.dtype),
         "shape": dims,
     }
+
+
+def _type(dtype: DataType) -> str:
+    """The type by numpy's name, as feeds have it."""
+    return {"FLOAT": "float32", "DOUBLE": "float64"}.get(dtype.name, dtype.name.lower())
 
 
 def _free_dims(model: Model) -> dict[str, list[str]]:
@@ -125,7 +130,7 @@ def _by_type(weights: list[Value]) -> dict[str, int]:
     found: Counter[str] = Counter()
     for value in weights:
         if value.const_value is not None:
-            found[value.const_value.dtype.name.lower()] += _stored_bytes(value)
+            found[_type(value.const_value.dtype)] += _stored_bytes(value)
     return dict(found.most_common())
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 1.0
 TICK_S = 10.0
+REFRESH_S = 0.25
 
 
 class Progress:
@@ -26,7 +27,7 @@ class Progress:
         self._output = output
         self._started = time.monotonic()
         self._stage, self._step, self._steps = "", 0, 0
-        self._ticked = 0.0
+        self._ticked = self._advanced = 0.0
         self._bar: Bar | None = None
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
@@ -58,6 +59,15 @@ class Progress:
             self._output.log(f"[{time.monotonic() - self._started:7.2f} s] {stage}{counted}")
             self._update()
 
+    def advance(self, step: int, steps: int) -> None:
+        """The stage has done `step` of `steps` (0: nobody knows); cheap enough to call very often."""
+        now = time.monotonic()
+        if now - self._advanced >= REFRESH_S:
+            self._advanced = now
+            with self._lock:
+                self._step, self._steps = step, steps
+                self._update()
+
     def tick(self, seconds: float) -> None:
         """The stage has been running for `seconds`."""
         if seconds - self._ticked >= TICK_S:
@@ -79,6 +89,7 @@ class Progress:
                 BarColumn(bar_width=24),
                 TimeElapsedColumn(),
                 console=self._output.stderr,
+                refresh_per_second=1 / REFRESH_S,
                 transient=True,
             )
             self._bar.add_task("", total=None)

@@ -117,7 +117,7 @@ def test_optimize_verifies(cli: Cli, relu_model: Path, mode: str) -> None:
 def test_inspect_a_model(cli: Cli) -> None:
     outcome = cli("inspect", MNIST)
     assert outcome.code == 0
-    assert "input float[batch, 1, 28, 28]" in outcome.out
+    assert "input float32[batch, 1, 28, 28]" in outcome.out
     assert "ai.onnx 17" in outcome.out
     assert "*batch" in outcome.out
     bound = cli("inspect", MNIST, "--dim", "batch=2", "--json").json
@@ -125,7 +125,7 @@ def test_inspect_a_model(cli: Cli) -> None:
     model = onnx.load(MNIST)
     assert sum(bound["operators"].values()) == len(model.graph.node)
     floats = [i for i in model.graph.initializer if i.data_type == onnx.TensorProto.FLOAT]
-    assert bound["weights_by_type"]["float"] == sum(
+    assert bound["weights_by_type"]["float32"] == sum(
         len(onnx.numpy_helper.to_array(i).tobytes()) for i in floats
     )
     # A product and a sum for each weight of a filter, and the bias, for each of the 28x28 places of 2 images.

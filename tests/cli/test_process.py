@@ -77,26 +77,26 @@ def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
     assert errors == b""
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupting(tmp_path: Path, number: signal.Signals, code: int) -> None:
+def test_interrupting(tmp_path: Path) -> None:
     process = start("bench", MNIST, "-t", "cpu", "--seconds", 120, "-v", cwd=tmp_path)
     wait_for(process, b"measure")
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
-    assert process.returncode == code
+    assert process.returncode == 130
     assert b"Interrupted; nothing was written." in err
     assert b"Traceback" not in err
     assert out == b""
     assert not list(tmp_path.iterdir())
 
 
-def test_interrupting_as_json(tmp_path: Path) -> None:
+def test_terminating_as_json(tmp_path: Path) -> None:
     process = start("bench", MNIST, "-t", "cpu", "--seconds", 120, "-v", "--json", cwd=tmp_path)
     wait_for(process, b"measure")
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=30)
-    assert process.returncode == 130
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 143
     assert json.loads(out)["code"] == "GO902"
+    assert b"Traceback" not in err
 
 
 @pytest.mark.tpu_compiler
@@ -187,60 +187,3 @@ def test_progress_is_for_terminals_and_long_work_only(tmp_path: Path) -> None:
     process = start(*arguments, cwd=tmp_path)
     out, err = process.communicate(timeout=60)
     assert b"measure" not in out + err
-
-
-def test_names_do_not_reach_the_terminal_raw(tmp_path: Path) -> None:
-    import onnx
-
-    model = onnx.load(MNIST)
-    for node in model.graph.node:
-        node.name = f"\x1b]0;owned\x07\x1b[31m[bold]{node.name}"
-    onnx.save(model, tmp_path / "escape.onnx")
-    process = start("inspect", "escape.onnx", cwd=tmp_path)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert b"\x1b" not in out
-    assert b"\x07" not in out
-    assert b"\\x1b]0;owned" in out
-    assert b"[bold]" in out, "names are shown as they are, not read as markup"
-
-
-def test_a_bug_is_reported_as_one(tmp_path: Path) -> None:
-    code = (
-        "import sys\nfrom graphopt.cli import main\nimport graphopt.driver\n"
-        "def broken(*a, **k): raise ZeroDivisionError('by nothing')\n"
-        "graphopt.driver.optimize = broken\nsys.exit(main(sys.argv[1:]))"
-    )
-    for flags, traced in ((), False), (("-v",), True):
-        done = subprocess.run(
-            [sys.executable, "-c", code, "optimize", str(MNIST), *flags],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 1
-        assert "internal error: ZeroDivisionError: by nothing" in done.stderr
-        assert "report" in done.stderr
-        assert ("Traceback" in done.stderr) is traced
-
-
-@pytest.mark.parametrize(
-    ("error", "exit_code", "code"), [("MemoryError", 1, "GO903"), ("RecursionError", 3, "GO108")]
-)
-def test_limits_of_the_machine(tmp_path: Path, error: str, exit_code: int, code: str) -> None:
-    script = (
-        "import sys\nfrom graphopt.cli import main\nimport graphopt.driver\n"
-        f"def broken(*a, **k): raise {error}\n"
-        "graphopt.driver.optimize = broken\nsys.exit(main(sys.argv[1:]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, "optimize", str(MNIST)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == exit_code
-    assert done.stderr.startswith(code)
-    assert "Traceback" not in done.stderr
