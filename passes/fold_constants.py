@@ -78,10 +78,15 @@ class _Folder:
         self.namer = Namer(model.graph)
         self.budget = max(int(initializer_bytes(model) * options.growth), SMALL_BYTES)
         self.shares: dict[Value, int] = {}
+        self.operands: dict[Value, None] = {}
 
     def run(self) -> Changes:
         for node in list(_nodes_in_order(self.model.graph)):
             self._visit(node)
+        # Asked once at the end: a constant may have thousands of users, and each asking lists them.
+        for operand in self.operands:
+            if operand.name is not None and not operand.uses() and not operand.is_graph_output():
+                self.model.graph.initializers.pop(operand.name, None)
         return self.changes
 
     def _visit(self, node: Node) -> None:
@@ -186,7 +191,7 @@ class _Folder:
         return LazyTensor(read, dtype=dtype, shape=Shape(shape))
 
     def _replace(self, node: Node, results: list[TensorProtocol]) -> None:
-        operands = [v for v in dict.fromkeys(node.inputs) if v is not None]
+        self.operands.update((v, None) for v in node.inputs if v is not None)
         for value, tensor in zip(node.outputs, results, strict=True):
             if not value.uses() and not value.is_graph_output():
                 continue
@@ -199,9 +204,6 @@ class _Folder:
             tensor.name = name
             replace_value(value, add_initializer(self.model.graph, name, tensor))
         remove_dead([node])
-        for operand in operands:
-            if not operand.uses() and not operand.is_graph_output() and operand.name is not None:
-                self.model.graph.initializers.pop(operand.name, None)
 
 
 def _nodes_in_order(graph: Graph) -> Iterator[Node]:
