@@ -72,6 +72,8 @@ def _gelu(target: Target | None) -> str:
 def _precision(target: Target | None, precision: str | None, keep_fp32: str | None, level: int) -> list[str]:
     steps = []
     if precision in ("bf16", "fp16"):
+        if target is not None and target.is_xla:
+            steps.append("upgrade-opset{to=22}")  # from here on Conv and its like take bfloat16
         keep = f" keep={_quoted(keep_fp32)}" if keep_fp32 else ""
         steps.append(f"narrow-float{{to={precision}{keep}}}")
     if level >= 1 and target is not None and target.kind == "tpu":
