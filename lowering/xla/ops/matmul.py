@@ -137,9 +137,9 @@ def requantize(x: Array, zero_point: Array) -> Array:
     """saturate(round_half_even(x) + zero_point) in the type of `zero_point`; float8 only saturates."""
     dtype = zero_point.dtype
     if is_float(dtype):
-        limit = float(jnp.finfo(dtype).max)  # type: ignore[no-untyped-call]
+        limit = float(jnp.finfo(dtype).max)
         return jnp.clip(x + zero_point.astype(x.dtype), -limit, limit).astype(dtype)
-    info = jnp.iinfo(dtype)  # type: ignore[no-untyped-call]
+    info = jnp.iinfo(dtype)
     return jnp.clip(jnp.round(x) + zero_point.astype(x.dtype), info.min, info.max).astype(dtype)
 
 

@@ -88,7 +88,7 @@ def resize(
             shape = tuple(len(mask) if a == axis else 1 for a in range(x.ndim))
             y = jnp.where(mask.reshape(shape), jnp.asarray(extrapolation_value, y.dtype), y)
     if y.dtype != x.dtype and not is_float(x.dtype):
-        info = jnp.iinfo(x.dtype)  # type: ignore[no-untyped-call]
+        info = jnp.iinfo(x.dtype)
         y = jnp.clip(y, float(info.min), float(info.max))
     return y.astype(x.dtype)
 
