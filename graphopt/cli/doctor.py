@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -68,6 +67,8 @@ def _python() -> Finding:
 
 def packages() -> list[Finding]:
     """Every distribution that graphopt requires here, against the versions that it wants."""
+    import importlib.metadata
+
     try:
         required = importlib.metadata.requires("graphopt") or []
     except importlib.metadata.PackageNotFoundError:
@@ -82,6 +83,8 @@ def packages() -> list[Finding]:
 
 
 def _package(name: str, wanted: str) -> Finding:
+    import importlib.metadata
+
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -142,6 +145,8 @@ def _loads(module: str, probe: str) -> Finding:
 
 def tpu_compiler() -> Finding:
     """The TPU compiler, which works without a TPU."""
+    import importlib.metadata
+
     if importlib.util.find_spec("libtpu") is None:
         return _finding(
             "TPU compiler",
@@ -175,6 +180,7 @@ def _nvidia() -> Finding:
 def _library(title: str, stem: str) -> Finding:
     """A CUDA library: the system's, or one from NVIDIA's Python packages."""
     import ctypes.util
+    import importlib.metadata
 
     found = ctypes.util.find_library(stem)
     if found is None:

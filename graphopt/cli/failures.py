@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from graphopt.errors import EXIT_INTERNAL, EXIT_MODEL, EXIT_USAGE, GraphoptError
+from graphopt.errors import EXIT_INTERNAL, EXIT_MODEL, EXIT_USAGE, GraphoptError, OutputError
 
 if TYPE_CHECKING:
     from graphopt.cli.output import Output
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 EXIT_BROKEN_PIPE = 141
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 MAX_MESSAGE = 4000
 
 _Usage: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException, whichever package it lives in
@@ -39,6 +41,14 @@ def report(error: BaseException, output: Output) -> int:
         return _graphopt_error(error, output)
     if isinstance(error, _Usage):
         return _usage_error(error, output)
+    if isinstance(error, OSError) and error.errno in FULL:
+        if not error.filename:  # a stream, so stdout: what is left to say goes to stderr
+            close_stdout()
+            output.json = False
+        return _graphopt_error(
+            OutputError("GO111", f"the output cannot be written: {error.strerror}", where=error.filename),
+            output,
+        )
     _traceback(error, output)
     if isinstance(error, MemoryError):
         return _plain(

@@ -117,8 +117,14 @@ class Output:
 def _console(stream: Any) -> Console:
     from rich.console import Console
 
+    class Pipe(Console):
+        """A console that leaves a closed pipe to the command line's own exit."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
     terminal = stream.isatty()
-    return Console(file=stream, markup=False, emoji=False, highlight=False, width=None if terminal else WIDE)
+    return Pipe(file=stream, markup=False, emoji=False, highlight=False, width=None if terminal else WIDE)
 
 
 def _configure_logging(verbose: int) -> None:

@@ -23,9 +23,8 @@ def ort(model: Path, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def test_help_lists_every_command(cli: Cli) -> None:
     outcome = cli("--help")
     assert (outcome.code, outcome.err) == (0, "")
-    for command in (
-        "compile optimize inspect check run verify bench passes targets doctor".split()  # noqa: SIM905
-    ):
+    commands = "compile optimize inspect check run verify bench passes targets doctor"
+    for command in commands.split():
         assert f"\n  {command} " in outcome.out
         shown = cli(command, "--help")
         assert shown.code == 0
@@ -292,6 +291,21 @@ def test_doctor(cli: Cli) -> None:
     found = {f["what"]: f for f in document["findings"]}
     assert found["onnx"]["found"] == onnx.__version__
     assert onnxruntime.__version__ in found["onnxruntime loads"]["found"]
+
+
+def test_doctor_tells_what_is_too_old(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: ["numpy>=99,<100", "onnx>=1.0"])
+    outcome = cli("doctor")
+    assert outcome.code == 1
+    assert "pip install 'numpy>=99,<100'" in outcome.out
+    assert "broken" in outcome.out
+
+
+def test_doctor_survives_a_library_that_dies() -> None:
+    from graphopt.cli.doctor import _loads
+
+    assert _loads("numpy", "import os; os.abort()")["status"] == "broken"
+    assert "no_such_thing" in _loads("numpy", "import no_such_thing")["found"]
 
 
 def test_quiet_and_verbose(cli: Cli, relu_model: Path) -> None:

@@ -67,8 +67,9 @@ def test_the_installed_command_runs(tmp_path: Path) -> None:
     assert done.stdout == b""
 
 
-def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
-    process = start("passes", "--json", cwd=tmp_path)
+@pytest.mark.parametrize("flags", [["--json"], []])
+def test_a_closed_pipe_is_quiet(tmp_path: Path, flags: list[str]) -> None:
+    process = start("targets", *flags, cwd=tmp_path)
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
@@ -133,6 +134,18 @@ def command_line(pid: str) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
     except OSError:
         return ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*COMMAND, "targets", "--json"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"GO111 ")
+    assert b"Traceback" not in done.stderr
+    assert b"Exception ignored" not in done.stderr
 
 
 def test_output_without_unicode(tmp_path: Path) -> None:
