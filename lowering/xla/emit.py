@@ -206,6 +206,14 @@ class Emitter:
                     results = self._lower(node, operands, env)
         except GraphoptError:
             raise
+        except jax.errors.InconclusiveDimensionOperation as error:
+            raise LoweringError(
+                "GO204",
+                f"the operator needs to know a dimension: {_first_line(error)}",
+                where=describe(node),
+                found=", ".join(_describe_operand(o) for o in operands),
+                next_step="Bind it with --dim or --shape.",
+            ) from error
         except (
             TypeError,
             ValueError,

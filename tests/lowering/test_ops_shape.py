@@ -5,7 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from checking import check_op, make_model, run_xla
+from checking import check_op, make_model, model_from, run_xla
 from onnx import TensorProto
 
 from graphopt.errors import LoweringError, UnsupportedError
@@ -269,3 +269,44 @@ def test_cast_like_and_bit_cast() -> None:
     np.testing.assert_array_equal(found, NUMBERS.view(np.int32))
     model, feeds = make_model("BitCast", {"x": np.array([1, 0], np.uint8)}, opset=26, to=TensorProto.BOOL)
     np.testing.assert_array_equal(run_xla(model, feeds)["y0"], [True, False])
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "step", "expected"),
+    [
+        (0, INT_MAX, 1, "float32[N]"),
+        (1, -1, 1, "float32[max(N - 2, 0)]"),
+        (-1, INT_MIN, -1, "float32[N]"),
+        (0, INT_MAX, 2, "float32[- floordiv(- N, 2)]"),
+    ],
+)
+def test_slice_of_a_symbolic_axis(start: int, end: int, step: int, expected: str) -> None:
+    from jax import export
+
+    from graphopt.lowering.xla.program import build_program, settings, symbolic_shapes
+
+    model = model_from(f"""g (float[N] x) => (float[M] y) {{
+        s = Constant <value = int64[1] {{{start}}}> ()
+        e = Constant <value = int64[1] {{{end}}}> ()
+        a = Constant <value = int64[1] {{0}}> ()
+        t = Constant <value = int64[1] {{{step}}}> ()
+        y = Slice(x, s, e, a, t)
+    }}""")
+    program = build_program(model, symbolic_shapes(model, {}))
+    with settings():
+        exported = export.export(program.jitted())(program.weight_structs(), program.inputs)
+    assert [str(aval) for aval in exported.out_avals] == [expected]
+
+
+def test_an_operator_that_needs_a_dimension_says_so() -> None:
+    from jax import export
+
+    from graphopt.lowering.xla.program import build_program, settings, symbolic_shapes
+
+    model = model_from("""g (float[N] x) => (float[3] y, int64[3] i) {
+        k = Constant <value = int64[1] {3}> ()
+        y, i = TopK(x, k)
+    }""")
+    program = build_program(model, symbolic_shapes(model, {}))
+    with settings(), pytest.raises(LoweringError, match="GO204"):
+        export.export(program.jitted())(program.weight_structs(), program.inputs)

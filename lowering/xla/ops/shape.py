@@ -127,7 +127,7 @@ def slice_(
 def _sliced(data: Array, start: Dim, end: Dim, axis: int, step: int) -> Array:
     size = data.shape[axis]
     first, last = (0, size) if step > 0 else (-1, size - 1)
-    start, end = (_clamp(_from_start(x, size), first, last) for x in (start, end))
+    start, end = (_clamp(_from_start(x, size, first), first, last) for x in (start, end))
     if step == 1:
         if not isinstance(end - start, int):  # the result is empty where the bounds cross
             end = start + jax.core.max_dim(end - start, 0)
@@ -140,7 +140,9 @@ def _sliced(data: Array, start: Dim, end: Dim, axis: int, step: int) -> Array:
     return lax.rev(lax.slice_in_dim(data, lowest, _stop(lowest, count, -step), -step, axis), (axis,))
 
 
-def _from_start(x: Dim, size: Dim) -> Dim:
+def _from_start(x: Dim, size: Dim, first: int) -> Dim:
+    if isinstance(x, int) and x <= -INFINITE:
+        return first
     return x + size if isinstance(x, int) and x < 0 else x
 
 
