@@ -87,12 +87,12 @@ def if_(ctx: Context, cond: Array, *, then_branch: Graph, else_branch: Graph) ->
 def _specialised(ctx: Context, index: int, error: UnsupportedError) -> UnsupportedError:
     """`error`, or that input `index` must be known, where that is a sensible way out.
 
-    It is if all that the input is computed from are small integers, like a sampling rate; nobody
-    wants a program for each image.
+    It is if all that the input is computed from are scalars or a few integers, like a sampling rate;
+    nobody wants a program for each image.
     """
     inputs = graph_inputs_behind(ctx.node.inputs[index], ctx.emitter.model.graph)
     values = {v.name: v for v in ctx.emitter.model.graph.inputs}
-    if not inputs or not all(_is_small_integer(values[name]) for name in inputs):
+    if not inputs or not all(_is_parameter(values[name]) for name in inputs):
         return error
     return StaticOperandRequired(
         f"input {index} must be known at compile time: {error.message}",
@@ -103,10 +103,12 @@ def _specialised(ctx: Context, index: int, error: UnsupportedError) -> Unsupport
     )
 
 
-def _is_small_integer(value: Value) -> bool:
+def _is_parameter(value: Value) -> bool:
     if value.shape is None or value.dtype is None:
         return False
     dims = value.shape.dims
+    if not dims:
+        return True
     known = all(isinstance(d, int) for d in dims)
     small = known and math.prod(int(d) for d in dims if isinstance(d, int)) <= SPECIALISED_ELEMENTS
     return small and value.dtype.numpy().kind in "iub"
