@@ -261,7 +261,9 @@ class _Folder:
         self._redirect(node, result, "tower")
         return result
 
-    def _part(self, node: Node, run: list[int] | tuple[Value, int, int], table: dict[Key, Value]) -> Value:
+    def _part(
+        self, node: Node, run: list[int] | tuple[Value, int, int], table: ChainMap[Key, Value]
+    ) -> Value:
         if isinstance(run, list):
             return self._constant(DataType.INT64, 1, run)
         source, start, end = run

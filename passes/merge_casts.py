@@ -29,7 +29,7 @@ _FLOATS = frozenset({DataType.FLOAT16, DataType.BFLOAT16, DataType.FLOAT, DataTy
 
 
 def _float_info(dtype: DataType) -> Any:
-    return ml_dtypes.finfo(dtype.numpy())  # type: ignore[no-untyped-call]
+    return ml_dtypes.finfo(dtype.numpy())
 
 
 def _float_range(dtype: DataType) -> tuple[int, int]:
