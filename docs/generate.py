@@ -151,14 +151,26 @@ def wrap_pipeline(text: str, width: int = 100) -> str:
 # --- operators -----------------------------------------------------------------------------------
 
 
+BY_EMITTER = ("Shape", "Size")  # the emitter answers these itself, from the shapes that it knows
+
+
 def operators_page() -> str:
     """The operators of the default domain, and which versions of them XLA gets."""
     registry = load_all()
     versions: dict[str, set[int]] = defaultdict(set)
+    gone = set()  # a model in canonical form has what they were replaced by
     for schema in onnx.defs.get_all_schemas_with_history():
-        if schema.domain == "" and not schema.deprecated and schema.since_version <= OPSET:
+        if schema.domain != "" or schema.since_version > OPSET:
+            continue
+        if schema.deprecated:
+            gone.add(schema.name)
+        else:
             versions[schema.name].add(schema.since_version)
+    for name in gone:
+        versions.pop(name, None)
     lowered: dict[str, dict[int, frozenset[str]]] = defaultdict(dict)
+    for name in BY_EMITTER:
+        lowered[name] = dict.fromkeys(versions[name], frozenset())
     for domain, op_type, version in registry.entries():
         entry = registry.find(domain, op_type, version)
         if domain == "" and version <= OPSET and entry is not None:
@@ -193,8 +205,8 @@ def operators_page() -> str:
         text += (
             f"The last column counts the cases of the ONNX project's own backend suite (onnx "
             f"{figures['onnx']}) that contain the operator: how many pass on XLA, of how many. In all "
-            f"{figures['passed']:,} of {figures['cases']:,} cases pass; those whose models are older than opset "
-            "7, the oldest that graphopt reads, count as not passing.\n\n"
+            f"{figures['passed']:,} of {figures['cases']:,} cases pass; those whose models are older than "
+            "opset 7, the oldest that graphopt reads, count as not passing.\n\n"
         )
     head = ("operator", "lowered since", "versions without", "static operands", "backend cases")
     return text + table(head, rows)
