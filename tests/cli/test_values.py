@@ -116,3 +116,16 @@ def test_npz_files_hold_every_kind_of_output(tmp_path: Path) -> None:
         assert found["a/b"].tolist() == ["x", "yz"]
         assert found["narrow"].tolist() == [1.5, -2.0]
     assert [p.name for p in tmp_path.iterdir()] == ["out.npz"]
+
+
+@pytest.mark.parametrize(("error", "hinted"), [(1e-7, True), (1e-4, False)])
+def test_rounding_is_told_from_errors(error: float, hinted: bool) -> None:
+    from graphopt.cli.verify import _is_rounding
+    from graphopt.verification import Tolerance, VerifyReport, compare
+
+    expected = {"p": np.full(4, 1e-4, np.float32), "same": np.ones(2, np.float32)}
+    actual = {"p": expected["p"] + np.float32(error), "same": expected["same"]}
+    run = compare(expected, actual, Tolerance(0.0, 0.0))
+    report = VerifyReport([run], ["seed 0"], "ONNX Runtime", None, "tolerance")
+    assert not report.ok
+    assert _is_rounding(report) is hinted
