@@ -24,6 +24,7 @@ import onnx.utils
 
 import graphopt
 from graphopt import errors, passes
+from graphopt.ir.opset import OLDEST_OPSET
 from graphopt.lowering.xla.ops import load_all
 from graphopt.passes import presets
 from graphopt.target import KINDS, Device, Target, devices
@@ -355,12 +356,38 @@ def bert_layer_picture() -> str:
     return graphopt.visualize(before, after, title=title).svg()
 
 
+def readme_page() -> str:
+    """README.md with its generated part made anew."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    begin, end = "<!-- generated: support -->\n", "<!-- end -->"
+    head, _, rest = text.partition(begin)
+    return head + begin + "\n" + support_table() + "\n" + end + rest.partition(end)[2]
+
+
+def support_table() -> str:
+    """What is supported, counted from the registries and the backend suite's results."""
+    registry = load_all()
+    operators = {op for domain, op, _ in registry.entries() if domain == ""} | set(BY_EMITTER)
+    figures = json.loads(RESULTS.read_text(encoding="utf-8"))
+    rules = sum(len(getattr(passes.find(name), "rules", ())) for name in passes.names())
+    rows = [
+        ("Model opsets", f"{OLDEST_OPSET} to {OPSET}"),
+        ("Default-domain operators with an XLA lowering", f"{len(operators)} ([list](docs/operators.md))"),
+        (f"ONNX backend suite ({figures['onnx']}) on XLA", f"{figures['passed']:,} of {figures['cases']:,} cases"),
+        ("Passes", f"{len(passes.names())}, with {rules} rewrite rules ([catalogue](docs/passes.md))"),
+        ("TPUs, compiled ahead of time", ", ".join(f"`tpu:{name}`" for name in devices("tpu"))),
+        ("Other targets", ", ".join(f"`{k}`" for k in KINDS if k not in ("tpu", "tensorrt-rtx", "xla-gpu"))),
+    ]
+    return table(("what", "how much"), rows)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "passes.md": passes_page,
     "operators.md": operators_page,
     "errors.md": errors_page,
     "targets.md": targets_page,
     "images/bert-layer.svg": bert_layer_picture,
+    "../README.md": readme_page,
 }
 
 
