@@ -12,6 +12,7 @@ from graphopt.cli.output import Output, duration, size
 from graphopt.errors import UsageError
 
 if TYPE_CHECKING:
+    from graphopt.bench import Series
     from graphopt.executable import Executable
 
 DEFAULT_SECONDS = 5.0
@@ -105,20 +106,22 @@ def bench(
         series = measuring.interleave(
             calls, runs=runs, seconds=limit, warmup=warmup, seed=seed, progress=progress.advance
         )
-    rows = []
-    for item in series:
-        faster, low, high = measuring.ratio(series[0], item)
-        rows.append(
-            {
-                **item.to_json(),
-                "speedup": faster,
-                "speedup_interval": [low, high],
-                "peak_memory_bytes": memory[item.name],
-                "notes": notes[item.name],
-            }
-        )
+    rows = [_row(series[0], item, memory[item.name], notes[item.name]) for item in series]
     output.document("graphopt.bench/1", {"candidates": rows, "confidence": 0.95, "seed": seed})
     _show(output, rows)
+
+
+def _row(base: Series, item: Series, memory: int | None, notes: list[str]) -> dict[str, Any]:
+    from graphopt.bench import ratio
+
+    faster, low, high = ratio(base, item)
+    return {
+        **item.to_json(),
+        "speedup": faster,
+        "speedup_interval": [low, high],
+        "peak_memory_bytes": memory,
+        "notes": notes,
+    }
 
 
 def _plans(

@@ -9,6 +9,8 @@ import typer
 from graphopt.cli import options, values
 from graphopt.cli.output import Output, duration, shape
 
+STATISTICS = ("min", "mean", "max")
+
 
 def run(
     model: options.SourceOrArtifact,
@@ -72,8 +74,8 @@ def run(
     with Progress(output) as progress:
         progress.say("run")
         started = time.perf_counter()
-        if strict:
-            executable.session(**_strict(executable.target.is_xla))
+        if strict and not executable.target.is_xla:
+            executable.session(strict=True)
         results = executable.run(feeds)
         seconds = time.perf_counter() - started
     rows = [describe(name, value) for name, value in results.items()]
@@ -88,31 +90,21 @@ def run(
             "notes": [*executable.notes, *written],
         },
     )
-    output.table(
-        ["output", "type", "shape", ">min", ">mean", ">max", "beside numbers"],
-        [
-            (
-                r["name"],
-                r["dtype"],
-                _shape(r["shape"]),
-                *(_number(r.get(k)) for k in ("min", "mean", "max")),
-                _odd(r),
-            )
-            for r in rows
-        ],
-    )
+    _show(output, rows)
     output.log(f"first run, compilation for these shapes included: {duration(seconds)}")
     if destination is not None:
         output.line(f"wrote {destination}")
     output.notes([*executable.notes, *written])
 
 
-def _strict(is_xla: bool) -> dict[str, Any]:
-    return {} if is_xla else {"strict": True}
-
-
-def _shape(dims: Any) -> str:
-    return shape(dims)
+def _show(output: Output, rows: list[dict[str, Any]]) -> None:
+    output.table(
+        ["output", "type", "shape", ">min", ">mean", ">max", "beside numbers"],
+        [
+            (r["name"], r["dtype"], shape(r["shape"]), *(_number(r.get(k)) for k in STATISTICS), _odd(r))
+            for r in rows
+        ],
+    )
 
 
 def describe(name: str, value: Any) -> dict[str, Any]:

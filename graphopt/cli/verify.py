@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 DEFAULT_RTOL, DEFAULT_ATOL_OF_RANGE = 1e-4, 1e-5
 ROUNDING = 1e-6
+ROUNDING_NOTE = (
+    f"no error is above {ROUNDING:g}, the rounding of numbers near 1: an output that ends in a Sigmoid or "
+    "Softmax is near 0 on generated feeds; --data with real inputs is the better test"
+)
 NARROW = frozenset({"tf32", "bf16", "fp16"})
 
 
@@ -84,16 +88,8 @@ def verify(
         raise UsageError(
             "GO701", "an artifact's shapes and constants are fixed", where="--shape, --dim, --constant"
         )
-    executable = feeding.open_executable(
-        output,
-        model,
-        target=target,
-        level=values.level(level),
-        precision=precision,
-        keep_fp32=keep_fp32,
-        pipeline=pipeline,
-        **sizes,
-    )
+    how = {"target": target, "level": values.level(level), "precision": precision, "keep_fp32": keep_fp32}
+    executable = feeding.open_executable(output, model, pipeline=pipeline, **how, **sizes)
     with Progress(output) as progress:
         progress.say("read the reference")
         source = None if is_artifact and against is None else against or model
@@ -107,32 +103,29 @@ def verify(
             feeds_list=all_feeds,
             **_allowed(executable, rtol, atol),
         )
+    notes = [*([report.note] if report.note else []), *executable.notes]
+    if not report.ok and data is None and _is_rounding(report):
+        notes.append(ROUNDING_NOTE)
+    _tell(output, report, origins, executable, f"the model in {model}" if source is None else source, notes)
+    if not report.ok:
+        raise typer.Exit(EXIT_ACCURACY)
+
+
+def _tell(
+    output: Output, report: Any, origins: list[str], executable: Executable, reference: str, notes: list[str]
+) -> None:
     result = report.to_json()
     for run, origin in zip(result["runs"], origins, strict=True):
         run["inputs"] = origin
     output.document(
         "graphopt.verify/1",
-        {
-            **result,
-            "target": str(executable.target),
-            "reference": f"the model in {model}" if source is None else source,
-            "notes": executable.notes,
-        },
+        {**result, "target": str(executable.target), "reference": reference, "notes": notes},
     )
     _show(output, report, origins)
     output.line()
     verdict = "all outputs agree" if report.ok else "RESULTS DIFFER"
-    output.line(f"{executable.target}: {verdict} with {report.engine} in {_runs(len(all_feeds))}", "bold")
-    output.notes([*([report.note] if report.note else []), *executable.notes])
-    if not report.ok and data is None and _is_rounding(report):
-        output.notes(
-            [
-                f"no error is above {ROUNDING:g}, the rounding of numbers near 1: an output that ends in a "
-                "Sigmoid or Softmax is near 0 on generated feeds; --data with real inputs is the better test"
-            ]
-        )
-    if not report.ok:
-        raise typer.Exit(EXIT_ACCURACY)
+    output.line(f"{executable.target}: {verdict} with {report.engine} in {_runs(len(origins))}", "bold")
+    output.notes(notes)
 
 
 def _is_rounding(report: Any) -> bool:
