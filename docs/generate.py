@@ -373,7 +373,10 @@ def support_table() -> str:
     rows = [
         ("Model opsets", f"{OLDEST_OPSET} to {OPSET}"),
         ("Default-domain operators with an XLA lowering", f"{len(operators)} ([list](docs/operators.md))"),
-        (f"ONNX backend suite ({figures['onnx']}) on XLA", f"{figures['passed']:,} of {figures['cases']:,} cases"),
+        (
+            f"ONNX backend suite ({figures['onnx']}) on XLA",
+            f"{figures['passed']:,} of {figures['cases']:,} cases",
+        ),
         ("Passes", f"{len(passes.names())}, with {rules} rewrite rules ([catalogue](docs/passes.md))"),
         ("TPUs, compiled ahead of time", ", ".join(f"`tpu:{name}`" for name in devices("tpu"))),
         ("Other targets", ", ".join(f"`{k}`" for k in KINDS if k not in ("tpu", "tensorrt-rtx", "xla-gpu"))),
