@@ -35,9 +35,8 @@ CODES: dict[str, str] = {
     "GO207": "the target's compiler is not installed",
     # 3xx: passes and pipelines
     "GO301": "a pass failed",
-    "GO302": "a pass changed the model's interface or made it invalid",
+    "GO302": "a pass changed the model's interface",
     "GO303": "a pipeline text cannot be parsed",
-    "GO304": "an evaluation would exceed its budget",
     # 4xx: accuracy
     "GO401": "results differ from the reference",
     # 5xx: policy

@@ -12,7 +12,8 @@ import onnx_ir
 
 from graphopt.errors import ModelError
 from graphopt.ir import AttributeType, Graph, Model, Node, Value
-from graphopt.ir.provenance import ORIGIN_KEY
+from graphopt.ir.provenance import ORIGIN_KEY, origins
+from graphopt.ir.query import subgraphs
 
 
 def parse(text: str) -> Model:
@@ -34,6 +35,30 @@ def canonical(model: Model) -> str:
     provenance and doc strings do not matter; names of inputs and outputs, constants and attributes do.
     """
     return "\n".join(_canonical_graph(model.graph, {}, 0))
+
+
+def listing(model: Model) -> str:
+    """The nodes of `model` line by line, with names and types; weights by type and shape only."""
+    lines = []
+    for depth, graph in _nested(model.graph, 0):
+        pad = "  " * depth
+        lines.append(pad + "inputs " + ", ".join(f"{v.name}: {_type(v)}" for v in graph.inputs))
+        lines += [pad + f"weight {name}: {_type(value)}" for name, value in graph.initializers.items()]
+        for node in graph:
+            operands = ", ".join("_" if v is None else str(v.name) for v in node.inputs)
+            results = ", ".join(f"{v.name}: {_type(v)}" for v in node.outputs)
+            domain = f"{node.domain}." if node.domain else ""
+            line = f"{results} = {domain}{node.op_type}{_attributes(node)}({operands})"
+            lines.append(f"{pad}{line}  # {node.name} <- {', '.join(origins(node))}")
+        lines.append(pad + "outputs " + ", ".join(str(v.name) for v in graph.outputs))
+    return "\n".join(lines) + "\n"
+
+
+def _nested(graph: Graph, depth: int) -> Iterator[tuple[int, Graph]]:
+    yield depth, graph
+    for node in graph:
+        for inner in subgraphs(node):
+            yield from _nested(inner, depth + 1)
 
 
 def _canonical_graph(graph: Graph, outer: dict[Value, str], depth: int) -> Iterator[str]:

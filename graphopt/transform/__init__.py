@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from graphopt.transform.base import Changes, Exactness, Pass
-from graphopt.transform.pipeline import Instrument, PassRecord, Pipeline, Report
+from graphopt.transform.pipeline import Dump, Instrument, PassRecord, Pipeline, Report
 from graphopt.transform.rule import NoMatch, Rewriter, Rule, RulePass, rule
 
 __all__ = [
     "Changes",
+    "Dump",
     "Exactness",
     "Instrument",
     "NoMatch",

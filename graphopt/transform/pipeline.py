@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import re
 import time
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import onnx_ir.passes
 
-from graphopt.errors import GraphoptError, PassError, UsageError
+from graphopt.errors import GraphoptError, OutputError, PassError, UsageError
 from graphopt.ir import ExternalTensor, Model
+from graphopt.ir.text import listing
 from graphopt.transform.base import Changes, Exactness, Pass
 
 
@@ -102,6 +105,33 @@ class Instrument(Protocol):
         """Called after each pass, also when it was rolled back."""
 
 
+class Dump(Instrument):
+    """Writes a listing of the graph after every pass that changed it: ``03-fold-constants.txt``."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+
+    def before_pass(self, index: int, total: int, pass_: onnx_ir.passes.PassBase, model: Model) -> None:
+        """Write the graph as it was before the first pass."""
+        if index == 0:
+            self._write("00-before.txt", model)
+
+    def after_pass(self, index: int, total: int, record: PassRecord, model: Model) -> None:
+        """Write the graph if the pass changed it."""
+        if record.modified:
+            name = re.sub(r"[^\w-].*", "", record.name)
+            self._write(f"{index + 1:02}-{name}.txt", model)
+
+    def _write(self, name: str, model: Model) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / name).write_text(listing(model), encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise OutputError(
+                "GO111", f"the dump cannot be written: {error}", where=str(self.folder)
+            ) from error
+
+
 Checker = Callable[[Model, Model, onnx_ir.passes.PassBase], str | None]
 """Given the model before and after a pass: None when they agree, else what is different."""
 
@@ -150,7 +180,9 @@ class Pipeline:
                 instrument.before_pass(index, len(self.passes), pass_, model)
             before = model.clone() if check is not None else None
             started = time.perf_counter()
+            promised = _interface(model)
             model, changes = _run_pass(pass_, model)
+            _check_interface(pass_, promised, _interface(model))
             seconds = time.perf_counter() - started
             fault = (
                 check(before, model, pass_)
@@ -182,6 +214,33 @@ class Pipeline:
                 instrument.after_pass(index, len(self.passes), record, model)
         report.nodes_after, report.bytes_after = nodes, size
         return model, report
+
+
+def _interface(model: Model) -> list[tuple[str, str | None, str]]:
+    """What callers rely on: inputs and outputs, their names, order and types."""
+    graph = model.graph
+    return [
+        (kind, value.name, str(value.type))
+        for kind, values in (("input", graph.inputs), ("output", graph.outputs))
+        for value in values
+    ]
+
+
+def _check_interface(
+    pass_: onnx_ir.passes.PassBase,
+    before: list[tuple[str, str | None, str]],
+    after: list[tuple[str, str | None, str]],
+) -> None:
+    if before == after:
+        return
+    changed = next((pair for pair in zip(before, after, strict=False) if pair[0] != pair[1]), (before, after))
+    raise PassError(
+        "GO302",
+        f"the pass {pass_} changed the model's interface",
+        found=changed[1],
+        expected=changed[0],
+        next_step="Leave it out with --pipeline, and report this.",
+    )
 
 
 def _exactness(pass_: onnx_ir.passes.PassBase) -> Exactness:
