@@ -297,10 +297,9 @@ def _difference(before: Model, after: Model, exactness: Exactness) -> str | None
     """What differs between two models' answers on generated feeds, in words; None when nothing does."""
     verification = importlib.import_module("graphopt.verification")
     feeds = [verification.generate_feeds(before, seed=seed) for seed in range(CHECK_RUNS)]
-    expected = verification.run_reference_on_all(before, feeds)
-    actual = verification.run_reference_on_all(after, feeds)
-    for wanted, found in zip(expected, actual, strict=True):
-        comparison = verification.compare(wanted, found, exactness)
+    actual = iter(verification.run_reference_on_all(after, feeds))
+    report = verification.verify(lambda _: next(actual), before, feeds_list=feeds, exactness=exactness)
+    for comparison in report.runs:
         worst = comparison.worst
         if not comparison.ok and worst is not None:
             return (

@@ -7,6 +7,7 @@ import importlib
 import importlib.metadata
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -329,16 +330,14 @@ def lower_xla(
 
 def _export(executable: Executable, *, required: bool) -> Exported | None:
     """The portable program; None, with a note, where it only exists per shape or per value."""
-    program = importlib.import_module("graphopt.lowering.xla.program")
     export = importlib.import_module("graphopt.lowering.xla.export")
-    import time
 
     started = time.perf_counter()
     model = executable.model
     try:
-        shapes = program.symbolic_shapes(model, {})
-        built = program.build_program(model, shapes, precision=executable.manifest["options"]["precision"])
-        exported: Exported = export.export_program(built)
+        exported: Exported
+        precision = executable.manifest["options"]["precision"]
+        exported, constraints = export.export_model(model, precision=precision)
     except GraphoptError as error:
         if required or not _needs_values(model, error):
             raise
@@ -346,6 +345,8 @@ def _export(executable: Executable, *, required: bool) -> Exported | None:
         return None
     finally:
         executable.seconds["trace"] = time.perf_counter() - started
+    if constraints:
+        executable.notes.append(f"the portable program holds for {', '.join(constraints)}")
     return exported
 
 

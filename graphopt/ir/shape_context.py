@@ -21,7 +21,18 @@ MAX_RANK = 64
 
 
 class BoundedContext(ShapeInferenceContext):  # type: ignore[misc]  # the package is untyped
-    """A context that follows the elements of short integer tensors only, in short expressions."""
+    """A context that follows the elements of short integer tensors only, in short expressions.
+
+    Attributes:
+        extents: vectors whose symbolic elements all are sizes of dimensions, so never negative.
+    """
+
+    extents: set[Value]
+
+    def forget(self, value: Value) -> None:
+        """Drop what is known of the elements of `value`."""
+        self._symbolic_values.pop(value, None)
+        self.extents.discard(value)
 
     def set_symbolic_value(self, value: Value, data: list[int | SymbolicDim]) -> None:
         """Remember `data` as the elements of `value`, unless they are many or long."""

@@ -21,6 +21,7 @@ from graphopt.ir import DataType, Graph, Model, Node, SequenceType, Shape, Symbo
 from graphopt.ir.query import attribute, is_op, same_dim, subgraphs, walk_graphs
 from graphopt.ir.shape_claims import settle
 from graphopt.ir.shape_context import BoundedContext, infer_long_concat, large_constants_hidden
+from graphopt.ir.shape_elements import follow_elements
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class Inference:
         registry.collect()
         self._loops = 0
         self.context = BoundedContext(model.opset_imports, policy="override")
+        self.context.extents = set()
         names = {
             str(dim.value)
             for graph in model.graphs()
@@ -103,7 +105,7 @@ class Inference:
             value.type = None
             # What an earlier turn of a loop body made of it must not outlive that turn.
             value.const_value = None
-            self.context._symbolic_values.pop(value, None)
+            self.context.forget(value)
         try:
             if is_op(node, "Loop"):
                 self._infer_loop(node)
@@ -116,6 +118,7 @@ class Inference:
                 with large_constants_hidden(node):
                     known(self.context, node)
                 settle(node, self.context)
+                follow_elements(node, self.context)
         # The package raises ValueError and its subclasses on input that it cannot digest, and plain
         # Python errors on forms that its authors did not meet: an unknown shape is always a safe answer.
         except (

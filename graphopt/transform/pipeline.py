@@ -15,7 +15,14 @@ from typing import Any, Protocol
 
 import onnx_ir.passes
 
-from graphopt.errors import GraphoptError, OutputError, PassError, UsageError
+from graphopt.errors import (
+    GraphoptError,
+    ModelError,
+    OutputError,
+    PassError,
+    UnsupportedError,
+    UsageError,
+)
 from graphopt.ir import ExternalTensor, Model
 from graphopt.ir.text import listing
 from graphopt.transform.base import Changes, Exactness, Pass
@@ -253,7 +260,7 @@ def _run_pass(pass_: onnx_ir.passes.PassBase, model: Model) -> tuple[Model, Chan
             return model, pass_.run(model)
         result = pass_(model)
         return result.model, Changes(changes_counter(result.modified))
-    except UsageError:  # the user's option is wrong, not the pass
+    except (ModelError, UnsupportedError, UsageError):  # the model or an option is wrong, not the pass
         raise
     except GraphoptError as error:
         raise PassError(

@@ -8,6 +8,9 @@ however small the sum turns out. How much is allowed follows from what the passe
 * reassociates: rounding in another order, at the precision of the output's own type.
 * lossy: rounding at the precision of the narrower type that was used on the way.
 
+Where a model is found to blow up rounding errors (:mod:`graphopt.verification.conditioning`), the error
+that it makes of a change in the last bits of its inputs is allowed on top.
+
 Integers, booleans and strings always have to be equal, NaN and infinities to stand in the same places.
 """
 
@@ -162,6 +165,7 @@ def compare(
     exactness: Exactness | Tolerance = Exactness.REASSOCIATES,
     *,
     precision: str | None = None,
+    noise: Mapping[str, float] | None = None,
 ) -> Comparison:
     """Compare each output of `actual` with the one of `expected` of the same name.
 
@@ -169,6 +173,7 @@ def compare(
         expected: the reference. A sequence is a list of arrays.
         exactness: what the passes promise, or a tolerance for all floating-point outputs.
         precision: for lossy passes, the narrowest type (see :func:`tolerance_for`).
+        noise: absolute errors that rounding was measured to cause, by output; allowed on top.
     """
     wanted, found = _flat(expected), _flat(actual)
     outputs = []
@@ -181,6 +186,8 @@ def compare(
             if isinstance(exactness, Tolerance)
             else tolerance_for(reference.dtype.name, exactness, precision)
         )
+        if noise and name in noise:
+            tolerance = dataclasses.replace(tolerance, atol=tolerance.atol + noise[name])
         outputs.append(compare_arrays(name, reference, found[name], tolerance))
     outputs += [
         _problem(n, a, "the reference has no such output") for n, a in found.items() if n not in wanted

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import jax
 from jax import export as jax_export
 
-from graphopt.lowering.xla.program import Program, settings
+from graphopt.errors import GraphoptError
+from graphopt.ir import Model
+from graphopt.lowering.xla.program import Program, build_program, settings, symbolic_shapes
 
 PLATFORMS = ("cpu", "tpu", "cuda")
 
@@ -27,6 +30,33 @@ class Exported:
     stablehlo: str
     hlo: str | None
     symbolic: bool
+
+
+_CLIPPED = re.compile(r"\bmin\((\w+), (\d+)\)")
+MAX_CONSTRAINTS = 16
+
+
+def export_model(model: Model, *, precision: str | None = None) -> tuple[Exported, list[str]]:
+    """The portable program of `model`, free dimensions left symbolic, and what it assumes of them.
+
+    A table of 128 position embeddings cut to the sequence's length is ``min(sequence, 128)`` rows
+    long, and adding it to ``sequence`` rows only makes sense up to 128: when an operator needs the
+    two to be the same length, ``sequence <= 128`` is assumed, and said.
+
+    Raises:
+        GraphoptError: a node cannot be traced for symbolic dimensions, or at all.
+    """
+    constraints: list[str] = []
+    while True:
+        shapes = symbolic_shapes(model, {}, constraints)
+        try:
+            return export_program(build_program(model, shapes, precision=precision)), constraints
+        except GraphoptError as error:
+            found = _CLIPPED.findall(str(error)) if "shapes" in str(error) else []
+            new = [c for c in (f"{name} <= {size}" for name, size in found) if c not in constraints]
+            if not new or len(constraints) >= MAX_CONSTRAINTS:
+                raise
+            constraints.append(new[0])
 
 
 def export_program(program: Program) -> Exported:

@@ -168,8 +168,15 @@ def lax_precision_of(precision: str | None) -> jax.lax.Precision:
     return table[precision]
 
 
-def symbolic_shapes(model: Model, constants: Mapping[str, np.ndarray]) -> dict[str, tuple[Dim, ...]]:
-    """The inputs' shapes with jax.export's symbolic dimensions for the free ones."""
+def symbolic_shapes(
+    model: Model, constants: Mapping[str, np.ndarray], constraints: Sequence[str] = ()
+) -> dict[str, tuple[Dim, ...]]:
+    """The inputs' shapes with jax.export's symbolic dimensions for the free ones.
+
+    Args:
+        constants: inputs that are bound and left out.
+        constraints: what may be assumed of the dimensions, such as ``sequence <= 128``.
+    """
     from jax import export
 
     names = sorted(
@@ -181,7 +188,11 @@ def symbolic_shapes(model: Model, constants: Mapping[str, np.ndarray]) -> dict[s
             if isinstance(d, SymbolicDim)
         }
     )
-    symbols = dict(zip(names, export.symbolic_shape(",".join(names)), strict=True)) if names else {}
+    symbols = (
+        dict(zip(names, export.symbolic_shape(",".join(names), constraints=list(constraints)), strict=True))
+        if names
+        else {}
+    )
     return {
         v.name or "": tuple(d if isinstance(d, int) else symbols[str(d.value)] for d in v.shape.dims)
         for v in model.graph.inputs
