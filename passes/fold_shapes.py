@@ -16,6 +16,7 @@ from graphopt.ir.query import (
     ints,
     is_op,
     rank,
+    same_dim,
     same_shape,
     static_shape,
     subgraphs,
@@ -34,7 +35,7 @@ _INDEX_TYPES = frozenset({DataType.INT64, DataType.INT32})
 # Operators whose effect on integers of a shape is followed exactly, with the inputs that carry them.
 _ALL_INPUTS = frozenset({"Add", "Concat", "Mul", "Sub"})
 _FIRST_INPUT = frozenset({"Cast", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze"})
-_REBUILT = frozenset({"Concat", "Gather", "Reshape", "Slice", "Squeeze", "Unsqueeze"})
+_REBUILT = frozenset({"Concat", "Gather", "Reshape", "Slice", "Squeeze", "Unsqueeze", "Where"})
 MAX_SOURCES = 4
 """How many values of the same dimension are remembered as places to read it from."""
 
@@ -164,6 +165,10 @@ class _Folder:
             return True
         if node.op_type in _ALL_INPUTS:
             return all(self._is_known(v) for v in node.inputs)
+        if is_op(node, "ConstantOfShape"):
+            return all(isinstance(d, int) for d in self._dims(value) or [None])
+        if is_op(node, "Where"):
+            return self._is_decided(node)
         if node.op_type not in _FIRST_INPUT or not self._is_known(node.inputs[0]):
             return False
         if is_op(node, "Gather"):
@@ -173,6 +178,20 @@ class _Folder:
             steps = ints(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else (1,)
             return steps == (1,) and ints(node.inputs[1]) is not None and ints(node.inputs[2]) is not None
         return True
+
+    def _is_decided(self, node: Node) -> bool:
+        """Whether every element of a Where is an element of one of its branches, which are followed."""
+        branches = node.inputs[1:]
+        dims = self._dims(node.outputs[0])
+        if dims is None or not all(self._is_known(v) for v in branches):
+            return False
+        columns = [[] if v is None else self.inference.context.get_symbolic_value(v) or [] for v in branches]
+        if any(len(column) not in (1, len(dims)) for column in columns):
+            return False
+        return all(
+            any(same_dim(dim, column[index % len(column)]) for column in columns)
+            for index, dim in enumerate(dims)
+        )
 
     def _is_known(self, value: Value | None) -> bool:
         return value is not None and (value in self.followed or ints(value) is not None)

@@ -10,7 +10,7 @@ from graphopt.ir import SymbolicDim
 HEAD = (
     "g (float[N] x, float[M] z, float[N, S, 4] w, int64[1] k) => (float[Q] y) "
     "<int64[1] zero = {0}, int64[1] one = {1}, int64[1] far = {9223372036854775807}, "
-    "int64[1] h = {128}, int64[1] last = {2}, "
+    "int64[1] h = {128}, int64[1] last = {2}, int64[1] minus = {-1}, float[1] one_float = {1.0}, "
     "float[1, 128] table = {" + ", ".join(["0.0"] * 128) + "}>"
 )
 
@@ -46,6 +46,12 @@ def shape_of(nodes: str) -> list[str]:
             "s = Shape<start = 1, end = 2>(w) t = Slice(table, zero, s, one) "
             "u = Unsqueeze(t, last) r = Add(u, w)",
             ["N", "S", "4"],
+        ),
+        ("s = Shape(z) e = Equal(s, far) t = Where(e, one, s) r = Expand(one_float, t)", ["?"]),
+        ("s = Shape(z) e = Equal(s, minus) t = Where(e, one, s) r = Expand(one_float, t)", ["M"]),
+        (
+            "s = Shape(z) d = Sub(s, one) e = Equal(d, minus) t = Where(e, one, d) r = Expand(one_float, t)",
+            ["?"],
         ),
         ("s = Shape<start = 1, end = 2>(w) d = Sub(s, s) r = Slice(table, d, s, one)", ["1", "Min(128, S)"]),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from checking import check_pass, model_from
+from checking import check_pass, check_same_results, model_from, random_feeds
 
 from graphopt.passes.fold_shapes import FoldShapes
 
@@ -204,3 +204,36 @@ def test_growing_loop_value_has_no_fixed_shape() -> None:
         > }"""
     model = model_from(source)
     assert not FoldShapes().run(model).modified
+
+
+GUARDED = """g (float[1, 1, N] x, float[batch, sequence] like) => (float[A, B, C] y) <int64[1] rest = {-1},
+    int64[1] three = {3}, int64 minus = {-1}, int64 first = {0}, int64[1] axis = {0}> {
+    s = Shape(like) b = Gather(s, first) {changed} u = Unsqueeze({used}, axis) n = Shape<start = 1>(like)
+    t = Concat<axis = 0>(u, rest, n) k = Shape(t) ones = ConstantOfShape<value = int64[1] {1}>(k)
+    m = Mul(ones, minus) e = Equal(t, m) w = Where(e, ones, t) y = Expand(x, w) }"""
+
+
+def test_guard_against_minus_one_in_the_target_of_expand_is_decided() -> None:
+    check_pass(
+        FoldShapes(),
+        before=GUARDED.replace("{changed}", "")
+        .replace("{used}", "b")
+        .replace("[1, 1, N]", "[1, 1, sequence]"),
+        after="""g (float[1, 1, sequence] x, float[batch, sequence] like) => (float[A, B, C] y)
+            <int64[1] one = {1}> {
+            c = Shape<start = 1>(like) a = Shape<start = 0, end = 1>(like)
+            t = Concat<axis = 0>(a, one, c) y = Expand(x, t) }""",
+        dims={"batch": 2, "sequence": 4},
+    )
+
+
+@pytest.mark.parametrize("batch", [2, 3])
+def test_guard_stays_where_an_element_may_be_minus_one(batch: int) -> None:
+    """batch - 3 is -1 for a batch of 2: then the target is 1."""
+    source = GUARDED.replace("{changed}", "c = Sub(b, four)").replace("{used}", "c")
+    model = model_from(source.replace("int64[1] three = {3}", "int64 four = {3}").replace("N]", "sequence]"))
+    original = model.clone()
+    FoldShapes().run(model)
+    assert any(n.op_type == "Where" for n in model.graph)
+    feeds = random_feeds(original, {"batch": batch, "sequence": 4})
+    check_same_results(original, model, feeds, FoldShapes.exactness)
