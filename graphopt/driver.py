@@ -181,13 +181,19 @@ def compile(
         "dims": dict(sorted(static.items())),
         "strict": strict,
     }
+    model, report, text = result.model, result.report, result.pipeline
     if chosen.is_xla:
         if chosen.kind == "tpu":
-            _require_static(result.model)
-        return lower_xla(result.model, chosen, result.report, result.pipeline, options, say=say, tick=tick)
-    return lower_onnxruntime(
-        result.model, chosen, result.report, result.pipeline, options, strict=strict, profiles=profiles
-    )
+            _require_static(model)
+        executable = lower_xla(model, chosen, report, text, options, say=say, tick=tick)
+    else:
+        executable = lower_onnxruntime(model, chosen, report, text, options, strict=strict, profiles=profiles)
+    executable.notes += [
+        f"the pass {record.name} was rolled back, it changes results: {record.rolled_back}"
+        for record in report.passes
+        if record.rolled_back
+    ]
+    return executable
 
 
 def _tell(say: Callable[[str, int, int], None] | None, stage: str) -> None:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 PROBE_BYTES = 1 << 30
 """Larger models are not loaded once more just to see whether ONNX Runtime survives it."""
 
+MAX_REASON = 240
+"""Symbolic shapes can make an error message very long."""
+
 Say = Callable[[str, int, int], None] | None
 
 
@@ -341,7 +344,11 @@ def _export(executable: Executable, *, required: bool) -> Exported | None:
     except GraphoptError as error:
         if required or not _needs_values(model, error):
             raise
-        executable.notes.append(f"no portable program, it is compiled for each shape it meets: {error}")
+        reason = str(error)
+        executable.notes.append(
+            "no portable program, it is compiled for each shape it meets: "
+            + (reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]}…")
+        )
         return None
     finally:
         executable.seconds["trace"] = time.perf_counter() - started

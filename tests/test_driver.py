@@ -220,6 +220,11 @@ def test_a_wrong_pass_is_rolled_back_and_named() -> None:
     assert not [n for n in result.model.graph if n.op_type == "Identity"]
 
 
+def test_a_rolled_back_pass_is_noted_on_the_executable() -> None:
+    executable = graphopt.compile(MLP, target="xla-cpu", pipeline=Pipeline([BreakRelu()]), verify="each")
+    assert any("break-relu was rolled back" in note for note in executable.notes)
+
+
 def test_a_wrong_pass_fails_verification_at_the_end() -> None:
     with pytest.raises(AccuracyError, match="GO401") as caught:
         graphopt.optimize(MLP, pipeline=Pipeline([BreakRelu()]), verify="end")

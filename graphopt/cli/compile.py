@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphopt.cli import options, values
+from graphopt.cli.optimize import dumps
 from graphopt.cli.output import Output, bar, clean, duration, shape, size
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def compile_model(
     pipeline: options.PipelineText = None,
     strict: options.Strict = False,
     verify: options.Verify = None,
+    dump: options.Dump = None,
     no_save: Annotated[bool, typer.Option("--no-save", help="Compile and report, write nothing.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Also show what every pass did.")] = False,
     json: options.Json = False,
@@ -74,6 +76,7 @@ def compile_model(
         pipeline=pipeline,
         strict=strict,
         verify=verify,
+        instruments=dumps(dump),
         save=destination,
         **settings,
     )

@@ -46,6 +46,7 @@ def optimize(
     level: options.Level = 2,
     pipeline: options.PipelineText = None,
     verify: options.Verify = None,
+    dump: options.Dump = None,
     list_declined: Annotated[
         bool, typer.Option("--list-declined", help="Also list what passes left alone, and why.")
     ] = False,
@@ -73,6 +74,7 @@ def optimize(
             verify=_verify_mode(verify),
             precision=precision,
             keep_fp32=keep_fp32,
+            instruments=dumps(dump),
             say=progress.say,
             **settings,
         )
@@ -93,6 +95,15 @@ def optimize(
     if list_declined:
         show_declined(output, report)
     _show_end(output, result, report, None if destination is None else clean(destination))
+
+
+def dumps(folder: str | None) -> list[Any]:
+    """The instruments that ``--dump FOLDER`` asks for."""
+    if folder is None:
+        return []
+    from graphopt.transform import Dump
+
+    return [Dump(folder)]
 
 
 def _verify_mode(text: str | None) -> Any:

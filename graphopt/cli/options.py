@@ -91,6 +91,15 @@ Verify = Annotated[
         show_default=False,
     ),
 ]
+Dump = Annotated[
+    str | None,
+    typer.Option(
+        "--dump",
+        metavar="FOLDER",
+        help="Write a listing of the graph there after every pass that changed it.",
+        show_default=False,
+    ),
+]
 Data = Annotated[
     str | None,
     typer.Option(
