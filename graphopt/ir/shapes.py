@@ -143,11 +143,16 @@ class Inference:
         return int(self.context.get_opset_version(node.domain or ""))
 
     def _name_anonymous_dims(self, value: Value) -> None:
-        if value.shape is not None and any(
-            isinstance(d, SymbolicDim) and d.value is None for d in value.shape.dims
-        ):
-            if value.shape.frozen:
-                value.shape = Shape(value.shape.dims)
+        shape = value.shape
+        if shape is None or all(isinstance(d, int) for d in shape.dims):
+            return
+        symbols = [d.value for d in shape.dims if isinstance(d, SymbolicDim)]
+        if any(text is not None and text.isdecimal() for text in symbols):
+            # An expression whose symbols cancelled, such as 6272*batch/batch, is a number.
+            shape = value.shape = Shape([_as_number(d) for d in shape.dims])
+        if None in symbols:
+            if shape.frozen:
+                value.shape = Shape(shape.dims)
             self.context.name_anonymous_dims(value)
 
     def _infer_loop(self, node: Node) -> None:
@@ -329,6 +334,10 @@ def _unique(stem: str, taken: set[str]) -> str:
         name = f"{stem}_{count}"
     taken.add(name)
     return name
+
+
+def _as_number(dim: int | SymbolicDim) -> int | SymbolicDim:
+    return int(dim.value) if isinstance(dim, SymbolicDim) and dim.value and dim.value.isdecimal() else dim
 
 
 def is_tensor(value: Value) -> bool:

@@ -249,3 +249,20 @@ def test_constants_of_every_kind_become_initializers() -> None:
 def test_loading_twice_changes_nothing() -> None:
     once = load(parse(FUNCTIONS.replace("OPSET", "18")))
     assert text.canonical(load(once)) == text.canonical(once)
+
+
+def test_an_expression_that_is_a_number_is_one() -> None:
+    model = load(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[batch, 4, 6] x) => (float[P, Q] y) <int64[1] minus = {-1}, int64[1] zero = {0}> {
+            all = Shape(x)
+            first = Gather(all, zero)
+            target = Concat <axis = 0> (first, minus)
+            y = Reshape(x, target)
+        }"""
+    )
+    shape = model.graph.outputs[0].shape
+    assert shape is not None
+    assert str(shape[0]) == "batch"
+    assert shape[1] == 24
+    assert isinstance(shape[1], int)
