@@ -26,7 +26,13 @@ def start(*arguments: object, cwd: Path, **environment: str) -> subprocess.Popen
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, **environment},
+        preexec_fn=_take_interrupts,  # noqa: PLW1509  (one thread, and it only sets a signal)
     )
+
+
+def _take_interrupts() -> None:
+    """A shell's background jobs ignore SIGINT, and so would every process below them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wait_for(process: subprocess.Popen[bytes], text: bytes, seconds: float = 60) -> bytes:
