@@ -23,6 +23,10 @@ CLEAN = (
 )
 """Cleaning and folding. What a fold makes constant, a second round may clean away."""
 
+REFOLD = ("fold-constants", "fold-shapes")
+"""A size that takes a division (patches, windows) is known one round after the shape it is made of,
+and what the fusions ask for is known sizes."""
+
 FUSE = (
     "canonicalize-arithmetic",
     "fuse-pad",
@@ -51,8 +55,8 @@ def pipeline_text(
         raise UsageError("GO701", "unknown optimisation level", found=level, expected="0, 1, 2 or 3")
     steps: list[str] = []
     if level >= 1:
-        clean = [_with_budget(step) if level == 3 else step for step in CLEAN]
-        steps += clean
+        clean, refold = ([_with_budget(s) if level == 3 else s for s in part] for part in (CLEAN, REFOLD))
+        steps += [*clean, *refold]
         if level >= 2:
             steps += [*FUSE, _gelu(target), "fuse-matmul-add", "push-transposes"]
         steps += [*clean, *FINISH]

@@ -1,0 +1,28 @@
+"""Presets: what the passes of a level achieve only together."""
+
+from __future__ import annotations
+
+import pytest
+from checking import check_same_results, model_from, random_feeds
+from rewriting import operators
+
+from graphopt.passes.presets import pipeline_text
+from graphopt.transform import Exactness, Pipeline
+
+WINDOWED = """g (float[batch, 8, 6, 4] x) => (float[A, B] y) <int64[1] height = {2}, float[1] two = {2.0},
+    int64[1] rest = {-1}, int64[1] last = {-1}, float epsilon = {0.001},
+    float[3] weight = {1.0, 2.0, 3.0}, float[3] bias = {0.5, 0.25, 0.125}> {
+    s = Shape(x) h = Gather(s, height) f = Cast<to = 1>(h) q = Div(f, two) c = Ceil(q) n = Cast<to = 7>(c)
+    t = Concat<axis = 0>(rest, n) r = Reshape(x, t)
+    m = ReduceMean(r, last) d = Sub(r, m) p = Mul(d, d) v = ReduceMean(p, last) e = Add(v, epsilon)
+    o = Sqrt(e) z = Div(d, o) w = Mul(z, weight) y = Add(w, bias) }"""
+
+
+@pytest.mark.parametrize("level", [2, 3])
+def test_normalization_over_a_size_that_takes_a_division_is_raised(level: int) -> None:
+    model = model_from(WINDOWED)
+    original = model.clone()
+    model, _ = Pipeline(pipeline_text(level)).run(model)
+    assert operators(model) == ["Reshape", "LayerNormalization"]
+    feeds = random_feeds(original, {"batch": 2})
+    check_same_results(original, model, feeds, Exactness.REASSOCIATES)
