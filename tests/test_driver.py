@@ -336,3 +336,11 @@ def test_the_portable_program_runs_at_any_size() -> None:
         for rows in (X, X[:1]):
             assert program.in_tree.num_leaves == 1  # the weights here are small enough to be constants
             np.testing.assert_allclose(program.call({}, {"x": rows})["y"], expected(rows), rtol=1e-6)
+
+
+def test_a_shape_that_depends_on_data_is_called_so() -> None:
+    text = HEADER + "g (float[4] x) => (int64[1, M] y) { r = Relu(x)  y = NonZero(r) }"
+    with pytest.raises(LoweringError, match="GO203") as caught:
+        graphopt.compile(text, target="tpu:v5e")
+    assert "depends on the numbers" in str(caught.value)
+    assert "cuda" in str(caught.value)

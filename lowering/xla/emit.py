@@ -34,6 +34,9 @@ from graphopt.lowering.xla.ops import load_all
 INLINE_ELEMENTS = 32
 """Constants up to this size are written into the program; larger ones are arguments."""
 
+SHAPED_BY_DATA = frozenset({"Compress", "NonZero", "Unique"})
+"""Operators whose results are as large as their operands' numbers say."""
+
 STATIC_BYTES = 1 << 16
 """Integer constants up to this size take part in compile-time evaluation."""
 
@@ -292,6 +295,14 @@ class Emitter:
         value = node.inputs[index]
         inputs = graph_inputs_behind(value, self.model.graph)
         source = ", ".join(repr(i) for i in sorted(inputs)) or "computed data"
+        if (node.domain or "") == "" and node.op_type in SHAPED_BY_DATA:
+            raise StaticOperandRequired(
+                f"the shape of its output depends on the numbers in input {index} {name!r}, which come from "
+                f"{source}; XLA has no such shapes",
+                inputs=inputs,
+                where=describe(node),
+                next_step="The targets cpu, cuda and tensorrt run it.",
+            )
         raise StaticOperandRequired(
             f"input {index} {name!r} must be known at compile time, but comes from {source}",
             inputs=inputs,
