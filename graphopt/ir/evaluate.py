@@ -18,6 +18,7 @@ import numpy as np
 
 from graphopt.ir import AttributeType, DataType, Model, Node
 from graphopt.ir.query import attribute, element_count, is_deterministic, static_shape
+from graphopt.ir.shape_claims import slice_range
 
 Array = np.ndarray
 MAX_RANK = 32
@@ -244,16 +245,9 @@ def _slice(_: Node, inputs: list[Any], budget: int) -> list[Array]:
     ):
         if step == 0 or not -data.ndim <= axis < data.ndim:
             raise EvaluationError("a step of zero or an axis out of range")
-        size = data.shape[axis]
-        if step > 0:
-            low, high = (min(max(x + size if x < 0 else x, 0), size) for x in (start, end))
-            index[axis] = slice(low, max(low, high), step)
-        else:
-            low, high = (min(max(x + size if x < 0 else x, -1), size - 1) for x in (start, end))
-            low = max(low, 0) if size else 0
-            index[axis] = slice(low, None if high < 0 else high, step) if high < low else slice(0, 0)
-            if high < 0 and size and min(max(start + size if start < 0 else start, -1), size - 1) < 0:
-                index[axis] = slice(0, 0)
+        taken = slice_range(data.shape[axis], start, end, step)
+        stop = taken.stop if taken.stop >= 0 else None
+        index[axis] = slice(taken.start, stop, step) if taken else slice(0, 0)
     result = data[tuple(index)]
     if result.nbytes > budget:
         raise EvaluationError("the result is over the budget")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from onnx_shape_inference import ShapeInferenceContext
 
 from graphopt.ir import Node, Shape, SymbolicDim, Value
-from graphopt.ir.query import ints, is_op, same_dim
+from graphopt.ir.query import attribute, ints, is_op, same_dim
 
 Dim = int | SymbolicDim
 NewDim = Callable[[], SymbolicDim]
@@ -22,6 +22,7 @@ _BROADCASTING = frozenset(
     | {"And", "Or", "Xor", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor"}
     | {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
 )
+_POOLS = frozenset({"MaxPool", "AveragePool", "LpPool"})
 _MATRIX_PRODUCTS = frozenset({"MatMul", "MatMulInteger"})
 
 
@@ -46,6 +47,10 @@ def settle(node: Node, context: ShapeInferenceContext) -> None:
         _settle_matrix_product(node, output, new_dim)
     elif is_op(node, "Slice"):
         _settle_slice(node, output, new_dim)
+    elif node.op_type in _POOLS:
+        _settle_pool(node, output, context)
+    elif node.op_type == "ConvTranspose":
+        _settle_conv_transpose(node, output, new_dim)
 
 
 def _settle_numbers(output: Value, context: ShapeInferenceContext) -> None:
@@ -130,7 +135,8 @@ def _settle_matrix_product(node: Node, output: Value, new_dim: NewDim) -> None:
 def _settle_slice(node: Node, output: Value, new_dim: NewDim) -> None:
     """A number made of an axis of unknown size holds only if the bounds are inside it.
 
-    Axes that are not sliced keep their size, whatever the bounds are.
+    Axes that are not sliced keep their size, whatever the bounds are; an axis of known size with
+    constant bounds has exactly the length that the specification gives it.
     """
     x = node.inputs[0]
     if x is None or x.shape is None or output.shape is None or len(x.shape) != len(output.shape):
@@ -139,12 +145,104 @@ def _settle_slice(node: Node, output: Value, new_dim: NewDim) -> None:
     given = node.inputs[3] if len(node.inputs) > 3 else None
     axes = ints(given)
     sliced = set(range(count)) if axes is None else {axis % count for axis in axes}
+    lengths = _slice_lengths(node, x.shape, axes)
     dims: list[Dim] = []
     for axis, (before, after) in enumerate(zip(x.shape.dims, output.shape.dims, strict=True)):
         if axis not in sliced:
             dims.append(before)
+        elif axis in lengths:
+            dims.append(lengths[axis])
         elif isinstance(before, SymbolicDim) and isinstance(after, int) and after != 0:
             dims.append(new_dim())
         else:
             dims.append(after)
+    output.shape = Shape(dims)
+
+
+def _slice_lengths(node: Node, shape: Shape, axes: Sequence[int] | None) -> dict[int, int]:
+    """The length along each axis of known size, if all bounds are constant."""
+    starts, ends = (ints(value) for value in node.inputs[1:3])
+    if starts is None or ends is None or (axes is None and len(node.inputs) > 3 and node.inputs[3]):
+        return {}
+    given = node.inputs[4] if len(node.inputs) > 4 else None
+    steps = [1] * len(starts) if given is None else ints(given)
+    axes = range(len(starts)) if axes is None else axes
+    if steps is None or not len(starts) == len(ends) == len(axes) == len(steps):
+        return {}
+    lengths = {}
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        size = shape.dims[axis]
+        if isinstance(size, int) and step:
+            lengths[axis % len(shape)] = len(slice_range(size, start, end, step))
+    return lengths
+
+
+def slice_range(size: int, start: int, end: int, step: int) -> range:
+    """The indices that Slice takes of an axis of `size`: bounds are clamped, not wrapped.
+
+    Going backward, a start before the axis is clamped to its first element (numpy takes nothing then).
+
+    Spec: https://onnx.ai/onnx/operators/onnx__Slice.html
+    """
+    start, end = (x + size if x < 0 else x for x in (start, end))
+    if step > 0:
+        return range(min(max(start, 0), size), min(max(end, 0), size), step)
+    if not size:
+        return range(0)
+    return range(min(max(start, 0), size - 1), min(max(end, -1), size - 1), step)
+
+
+def _settle_pool(node: Node, output: Value, context: ShapeInferenceContext) -> None:
+    """Forget sizes that the specification's versions and its implementations disagree on.
+
+    Those are windows larger than the padded input, dilated windows under SAME padding, and, before
+    version 22, with ``ceil_mode`` a last window that starts in the padding: it is dropped when the
+    pool runs, but the inference of those versions counts it.
+    """
+    x = node.inputs[0]
+    if x is None or x.shape is None or output.shape is None or len(x.shape) != len(output.shape):
+        return
+    spatial = len(x.shape) - 2
+    same = attribute(node, "auto_pad") in ("SAME_UPPER", "SAME_LOWER")
+    dilations = attribute(node, "dilations") or [1] * spatial
+    strides = attribute(node, "strides") or [1] * spatial
+    pads = attribute(node, "pads") or [0] * (2 * spatial)
+    if attribute(node, "auto_pad") == "VALID":
+        pads = [0] * (2 * spatial)
+    old_ceil = bool(attribute(node, "ceil_mode")) and context.get_opset_version("") < 22
+    dims = list(output.shape.dims)
+    for axis in range(spatial):
+        size, length = x.shape.dims[axis + 2], dims[axis + 2]
+        if not isinstance(length, int) or not isinstance(size, int):
+            continue
+        # The formula without the drop gives one window more where that one would start in the padding.
+        dropped = old_ceil and not same and length * strides[axis] >= size + pads[axis]
+        window = (attribute(node, "kernel_shape")[axis] - 1) * dilations[axis] + 1
+        padded = size + pads[axis] + pads[axis + spatial]
+        dropped = dropped and -(-(padded - window) // strides[axis]) + 1 != length
+        if length <= 0 or dropped or (same and dilations[axis] > 1):
+            dims[axis + 2] = context.new_symbolic_dim()
+    for value in node.outputs:
+        value.shape = Shape(dims)
+
+
+def _settle_conv_transpose(node: Node, output: Value, new_dim: NewDim) -> None:
+    """Under SAME padding a window shorter than the stride leaves a size that is read in two ways."""
+    weight = node.inputs[1]
+    if (
+        attribute(node, "auto_pad") not in ("SAME_UPPER", "SAME_LOWER")
+        or attribute(node, "output_shape")
+        or output.shape is None
+        or weight is None
+        or weight.shape is None
+    ):
+        return
+    spatial = len(output.shape) - 2
+    strides = attribute(node, "strides") or [1] * spatial
+    dilations = attribute(node, "dilations") or [1] * spatial
+    dims = list(output.shape.dims)
+    for axis in range(spatial):
+        kernel = weight.shape.dims[axis + 2]
+        if not isinstance(kernel, int) or (kernel - 1) * dilations[axis] + 1 < strides[axis]:
+            dims[axis + 2] = new_dim()
     output.shape = Shape(dims)

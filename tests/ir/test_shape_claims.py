@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
+import onnx
+import onnx_ir
 import pytest
-from checking import model_from
+from checking import model_from, run_onnxruntime
 
 from graphopt.ir import SymbolicDim
+from graphopt.ir.evaluate import evaluate
+from graphopt.ir.shape_claims import slice_range
 
 HEAD = (
     "g (float[N] x, float[M] z, float[N, S, 4] w, int64[1] k) => (float[Q] y) "
@@ -58,3 +65,56 @@ def shape_of(nodes: str) -> list[str]:
 )
 def test_dimension_is_proven_or_unknown(nodes: str, expected: list[str]) -> None:
     assert shape_of(nodes) == expected
+
+
+@pytest.mark.parametrize("size", [0, 1, 3])
+@pytest.mark.parametrize("step", [1, 2, -1, -2])
+def test_a_slice_takes_what_onnx_runtime_takes(size: int, step: int) -> None:
+    x = np.arange(size, dtype=np.float32)
+    far = 2**63 - 1
+    for start, end in itertools.product(
+        (0, 1, -1, -2, 5, -100, -far - 1, far), (0, 1, 2, -1, 100, -100, -far - 1)
+    ):
+        bounds = " ".join(
+            f"{name} = Constant <value = int64[1] {{{number}}}> ()"
+            for name, number in (("s", start), ("e", end), ("a", 0), ("p", step))
+        )
+        model = model_from(f"g (float[{size}] x) => (float[K] y) {{ {bounds} y = Slice(x, s, e, a, p) }}")
+        expected = run_onnxruntime(model, {"x": x})["y"]
+        assert model.graph.outputs[0].shape is not None
+        assert list(model.graph.outputs[0].shape.dims) == [expected.size], (start, end)
+        np.testing.assert_array_equal(x[[*slice_range(size, start, end, step)]], expected)
+        found = evaluate(
+            model.graph[0], [x, *(np.array([n]) for n in (start, end, 0, step))], opset=18, max_bytes=10**6
+        )
+        np.testing.assert_array_equal(found[0], expected)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        "AveragePool <kernel_shape = [1], strides = [3], ceil_mode = 1> (x)",
+        "MaxPool <kernel_shape = [1], strides = [3], ceil_mode = 1> (x)",
+        'MaxPool <kernel_shape = [2], strides = [1], dilations = [2], auto_pad = "SAME_UPPER"> (x)',
+        'MaxPool <kernel_shape = [3], strides = [3], dilations = [2], auto_pad = "VALID"> (x)',
+        'ConvTranspose <strides = [2], auto_pad = "SAME_UPPER"> (x, w)',
+    ],
+)
+def test_a_size_that_implementations_disagree_on_stays_open(node: str) -> None:
+    source = f"g (float[1, 1, 3] x, float[1, 1, 1] w) => (float[1, 1, K] y) {{ y = {node} }}"
+    model = model_from(source)
+    shape = model.graph.outputs[0].shape
+    assert shape is not None
+    feeds = {"x": np.ones((1, 1, 3), np.float32), "w": np.ones((1, 1, 1), np.float32)}
+    assert run_onnxruntime(model, feeds)["y"].shape[:2] == tuple(shape.dims[:2])
+    assert isinstance(shape.dims[2], SymbolicDim)
+    onnx.checker.check_model(onnx_ir.to_proto(model), full_check=True)
+
+
+def test_an_ordinary_pool_keeps_its_size() -> None:
+    model = model_from(
+        "g (float[1, 1, 6] x) => (float[1, 1, K] y) "
+        "{ y = MaxPool <kernel_shape = [3], strides = [2], ceil_mode = 1> (x) }"
+    )
+    assert model.graph.outputs[0].shape is not None
+    assert model.graph.outputs[0].shape.dims[2] == 3

@@ -127,7 +127,8 @@ def slice_(
 def _sliced(data: Array, start: Dim, end: Dim, axis: int, step: int) -> Array:
     size = data.shape[axis]
     first, last = (0, size) if step > 0 else (-1, size - 1)
-    start, end = (_clamp(_from_start(x, size, first), first, last) for x in (start, end))
+    start = _clamp(_from_start(start, size, 0), 0, last)  # going backward, too, it starts inside the axis
+    end = _clamp(_from_start(end, size, first), first, last)
     if step == 1:
         if not isinstance(end - start, int):  # the result is empty where the bounds cross
             end = start + jax.core.max_dim(end - start, 0)
