@@ -1,0 +1,139 @@
+"""What exporters write keeps its answers: every preset, every pass, shuffled passes, and compiled."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir
+import pytest
+from checking import check_interface
+
+import graphopt
+from graphopt import passes
+from graphopt.errors import LoweringError, UnsupportedError
+from graphopt.ir.check import check_model
+from graphopt.ir.io import load
+from graphopt.transform import Pipeline
+
+sys.path.insert(0, str(Path(__file__).parent))
+from exporter_graphs import Case, run
+
+Feeds = Mapping[str, np.ndarray]
+PRESETS = ((None, 0), (None, 1), (None, 2), (None, 3), ("cuda", 2), ("xla-cpu", 2), ("tpu", 3), ("cpu", 2))
+PASSES = [name for name in passes.names() if name not in ("narrow-float", "bind-dims")]  # they need options
+
+
+def nudged(feeds: Feeds, share: float) -> dict[str, np.ndarray]:
+    """The feeds with every float moved in its last digits."""
+    return {
+        k: np.asarray(v * (1 + (2e-3 * np.sign(share) if v.dtype == np.float16 else share)), v.dtype)
+        if v.dtype.kind == "f"
+        else v
+        for k, v in feeds.items()
+    }
+
+
+class Expected:
+    """What the original model gives for one set of feeds, and what it gives when they move a little."""
+
+    def __init__(self, proto: onnx.ModelProto, feeds: Feeds) -> None:
+        self.feeds = dict(feeds)
+        self.outputs = run(proto, self.feeds)
+        self.near = [run(proto, nudged(feeds, share)) for share in (3e-6, -3e-6)]
+
+    def check(self, actual: Mapping[str, Any], context: object) -> None:
+        """Same names, order, types and shapes; same numbers, but where they hang on the last digits."""
+        assert list(actual) == list(self.outputs), context
+        for name, wanted in self.outputs.items():
+            found = np.asarray(actual[name])
+            assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape), (context, name)
+            steady = all(n[name].shape == wanted.shape and agree(n[name], wanted) for n in self.near)
+            assert agree(found, wanted) or not steady, (context, name, found, wanted)
+
+
+def agree(found: np.ndarray, wanted: np.ndarray) -> bool:
+    if wanted.dtype.kind != "f":
+        return np.array_equal(found, wanted)
+    tolerance = 4e-3 if wanted.dtype == np.float16 else 2e-4
+    scale = float(np.abs(wanted[np.isfinite(wanted)]).max(initial=1e-3))
+    return np.allclose(
+        found.astype(float), wanted.astype(float), tolerance, tolerance / 10 * scale, equal_nan=True
+    )
+
+
+def prepare(seed: int) -> tuple[onnx.ModelProto, list[Expected]]:
+    """The model of `seed`, and what it gives at each size that it takes."""
+    case = Case(seed)
+    expected = [Expected(case.proto, case.feeds)]
+    try:
+        expected.append(Expected(case.proto, case.second))
+    except Exception as error:  # the constants in it fix the size; ONNX Runtime's errors have no base
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+    return case.proto, expected
+
+
+def check_valid(model: graphopt.Model) -> onnx.ModelProto:
+    check_model(model)
+    proto = onnx_ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def check_answers(expected: list[Expected], answer: Callable[[Feeds], Any], context: object) -> None:
+    for one in expected:
+        one.check(answer(one.feeds), context)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_presets(seed: int) -> None:
+    proto, expected = prepare(seed)
+    original = load(proto)
+    for target, level in PRESETS:
+        model = graphopt.optimize(proto, target, level).model
+        check_interface(original, model)
+        optimised = check_valid(model)
+        check_answers(expected, lambda feeds, m=optimised: run(m, feeds), (seed, target, level))
+
+
+@pytest.mark.parametrize("seed", range(100, 115))
+def test_passes_alone_and_shuffled(seed: int) -> None:
+    proto, expected = prepare(seed)
+    shuffled = random.Random(seed).sample(PASSES, len(PASSES))
+    for text in (*PASSES, ",".join(shuffled), ",".join([*shuffled[:8], *shuffled[:4]])):
+        model, report = Pipeline(text).run(load(proto))
+        optimised = check_valid(model)
+        if any(record.modified for record in report.passes):
+            check_answers(expected, lambda feeds, m=optimised: run(m, feeds), (seed, text))
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+@pytest.mark.parametrize("seed", range(200, 208))
+def test_compiled_for_onnxruntime(seed: int, target: str) -> None:
+    proto, expected = prepare(seed)
+    overridden = {i.name for i in proto.graph.initializer} & {i.name for i in proto.graph.input}
+    executable = graphopt.compile(proto, target)
+    for one in expected[: 1 if overridden else None]:
+        one.check(executable.run(one.feeds), (seed, target))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(300, 330))
+def test_compiled_for_xla(seed: int) -> None:
+    proto, expected = prepare(seed)
+    defaults = {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer}
+    defaults = {i.name: defaults[i.name] for i in proto.graph.input if i.name in defaults}
+    try:
+        executable = graphopt.compile(proto, "xla-cpu")
+        for one in expected:
+            one.feeds = defaults | one.feeds  # XLA has no inputs with a default
+            one.check(executable.run(one.feeds), seed)
+    except (LoweringError, UnsupportedError) as error:  # data-dependent shapes
+        if not error.code.startswith("GO2"):
+            raise
