@@ -9,6 +9,7 @@ from checking import check_pass, check_same_results, model_from, random_feeds, r
 
 from graphopt.ir import LazyTensor, Shape
 from graphopt.ir.edit import add_initializer
+from graphopt.ir.evaluate import EvaluationError, evaluate
 from graphopt.ir.query import constant_tensor
 from graphopt.ir.shapes import infer_shapes
 from graphopt.passes.fold_constants import FoldConstants
@@ -202,3 +203,19 @@ def test_special_numbers_empty_and_scalar_constants(nodes: str) -> None:
     feeds = {"x": np.array([-0.0], np.float32)}
     old, new = run_onnxruntime(original, feeds)["y"], run_onnxruntime(model, feeds)["y"]
     assert old.tobytes() == new.tobytes()
+
+
+@pytest.mark.parametrize("opset", [18, 19])
+def test_what_the_evaluator_has_in_no_such_version_stays(opset: int) -> None:
+    """onnx.reference has DequantizeLinear of version 19 and later, and says so by a plain RuntimeError."""
+    node = model_from(
+        "g () => (float[2] y) <uint8[2] x = {1, 3}, float scale = {0.5}, uint8 zero = {1}> "
+        "{ y = DequantizeLinear(x, scale, zero) }",
+        opset,
+    ).graph[0]
+    inputs = [np.array([1, 3], np.uint8), np.array(0.5, np.float32), np.array(1, np.uint8)]
+    if opset == 18:
+        with pytest.raises(EvaluationError, match="No implementation"):
+            evaluate(node, inputs, opset=opset, max_bytes=1000)
+    else:
+        np.testing.assert_array_equal(evaluate(node, inputs, opset=opset, max_bytes=1000)[0], [0.0, 1.0])
