@@ -425,11 +425,18 @@ def _xla_session(executable: Executable) -> Session:
             if v.const_value is not None
         }
 
+    defaults = {
+        v.name or "": v.const_value.numpy()
+        for v in model.graph.inputs
+        if v.is_initializer() and v.const_value is not None
+    }
     specs = [
-        feeds.FeedSpec(s["name"], s["dtype"], None if s["shape"] is None else tuple(s["shape"]))
+        feeds.FeedSpec(
+            s["name"], s["dtype"], None if s["shape"] is None else tuple(s["shape"]), s["name"] in defaults
+        )
         for s in executable.inputs
     ]
     session: Session = runtime.XlaSession(
-        specs, [s["name"] for s in executable.outputs], weights, program_for
+        specs, [s["name"] for s in executable.outputs], weights, program_for, defaults=defaults
     )
     return session

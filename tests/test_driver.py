@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import graphopt
@@ -355,3 +356,14 @@ def test_tpu_artifacts_are_the_same_bytes(tmp_path: Path) -> None:
     first, second = ({p.name: p.read_bytes() for p in f.iterdir()} for f in folders)
     assert first == second
     assert not [name for name, data in first.items() if b"site-packages" in data or b"/graphopt" in data]
+
+
+@pytest.mark.parametrize("target", ["cpu", "xla-cpu"])
+def test_an_input_with_a_default_may_be_left_out(target: str, tmp_path: Path) -> None:
+    proto = onnx.parser.parse_model(HEADER + "g (float[2] x, float[2] w) => (float[2] y) { y = Mul(x, w) }")
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2, 3], np.float32), "w"))
+    x = np.ones(2, np.float32)
+    executable = graphopt.compile(proto, target)
+    for one in (executable, graphopt.load_artifact(executable.save(tmp_path / "saved"))):
+        np.testing.assert_array_equal(one.run({"x": x})["y"], [2, 3])
+        np.testing.assert_array_equal(one.run({"x": x, "w": x})["y"], [1, 1])

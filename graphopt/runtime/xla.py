@@ -35,6 +35,7 @@ class XlaSession:
         program_for: gives the function ``(weights, inputs) -> outputs`` for the shapes of the feeds
             and the values of the inputs that it must know; it is asked once for each.
         platform: the JAX platform to run on.
+        defaults: what inputs are when they are not fed.
     """
 
     def __init__(
@@ -45,10 +46,12 @@ class XlaSession:
         program_for: Callable[[Mapping[str, tuple[int, ...]], Mapping[str, np.ndarray]], Call],
         *,
         platform: str = "cpu",
+        defaults: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.inputs = list(inputs)
         self.outputs = list(outputs)
         self.platform = platform
+        self._defaults = dict(defaults or {})
         self._load_weights = weights
         self._program_for = program_for
         self._device = jax.local_devices(backend=platform)[0]
@@ -59,7 +62,7 @@ class XlaSession:
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The outputs by name. Raises FeedError when the feeds do not match the inputs."""
-        arrays = check_feeds(self.inputs, feeds)
+        arrays = {**self._defaults, **check_feeds(self.inputs, feeds)}
         with self._lock:
             if self._weights is None:
                 self._weights = self._device_weights()

@@ -75,7 +75,7 @@ def casts(g: Grower) -> None:
 
 @step
 def gemm(g: Grower) -> None:
-    x = g.value("f", rank=2)
+    x = g.value("f", rank=2, full=True)  # over no elements ONNX Runtime forgets beta
     trans_a, trans_b, n = g.pick(0, 0, 1), g.pick(0, 1), g.pick(1, 3, 4)
     m, k = g.shape(x)[::-1] if trans_a else g.shape(x)
     bias = g.pick(None, (), (1,), (n,), (1, n), (m, 1), (m, n))
@@ -157,6 +157,7 @@ def convolution(g: Grower) -> None:
 def pool(g: Grower, x: str | None = None) -> None:
     x = g.value("f", minimum=3, full=True) if x is None else x
     spatial = g.arrays[x].ndim - 2
+    g.need(min(g.shape(x)[2:]) >= 3)  # a window larger than its input has no size that all agree on
     attributes: dict[str, Any] = {"kernel_shape": [g.pick(1, 2, 3) for _ in range(spatial)]}
     attributes |= g.pick({}, {"strides": [2] * spatial}, {"ceil_mode": 1, "strides": [2] * spatial})
     attributes |= g.pick({}, {"auto_pad": "SAME_UPPER"}, {"pads": [0, 0] * spatial})
