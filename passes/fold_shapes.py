@@ -166,9 +166,12 @@ class _Folder:
         if node.op_type in _ALL_INPUTS:
             return all(self._is_known(v) for v in node.inputs)
         if is_op(node, "ConstantOfShape"):
-            return all(isinstance(d, int) for d in self._dims(value) or [None])
+            elements = self._dims(value)
+            return elements is not None and all(isinstance(d, int) for d in elements)
         if is_op(node, "Where"):
             return self._is_decided(node)
+        if is_op(node, "Div"):
+            return value in self.inference.context.extents and all(self._is_known(v) for v in node.inputs)
         if node.op_type not in _FIRST_INPUT or not self._is_known(node.inputs[0]):
             return False
         if is_op(node, "Gather"):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphopt.ir import DataType, Node, SymbolicDim, Value
-from graphopt.ir.query import attribute, is_op, same_dim
-from graphopt.ir.shape_context import MAX_FOLLOWED_ELEMENTS, BoundedContext
+from graphopt.ir import DataType, Node, Shape, SymbolicDim, Value
+from graphopt.ir.query import attribute, is_op, same_dim, static_shape
+from graphopt.ir.shape_context import MAX_FOLLOWED_ELEMENTS, MAX_RANK, BoundedContext
 
 Dim = int | SymbolicDim
 
@@ -20,14 +20,18 @@ _MONOTONE = frozenset({"Add", "Max", "Mul"})
 
 
 def follow_elements(node: Node, context: BoundedContext) -> None:
-    """Record the elements of a ConstantOfShape or a decided Where, and whose symbols are extents."""
-    if (node.domain or "") != "" or not node.outputs or node.outputs[0].dtype != DataType.INT64:
+    """Record what a ConstantOfShape, a quotient or a decided Where is, and whose symbols are extents."""
+    if (node.domain or "") != "" or not node.outputs:
         return
     output = node.outputs[0]
     if is_op(node, "ConstantOfShape"):
         _fill(node, output, context)
-    elif is_op(node, "Where"):
+    if output.dtype != DataType.INT64:
+        return
+    if is_op(node, "Where"):
         _choose(node, output, context)
+    elif is_op(node, "Div"):
+        _divide(node, output, context)
     elif _makes_extents(node, context):
         context.extents.add(output)
 
@@ -40,11 +44,13 @@ def _makes_extents(node: Node, context: BoundedContext) -> bool:
         return node.inputs[0] in context.extents
     if is_op(node, "Concat"):
         return all(_has_extents(v, context) for v in node.inputs)
-    return node.op_type in _MONOTONE and all(
-        _has_extents(v, context)
-        and not any(isinstance(d, int) and d < 0 for d in _elements(v, context) or ())
-        for v in node.inputs
-    )
+    return node.op_type in _MONOTONE and all(_are_sizes(v, context) for v in node.inputs)
+
+
+def _are_sizes(value: Value | None, context: BoundedContext) -> bool:
+    """Whether no element of `value` can be negative."""
+    numbers = [d for d in _elements(value, context) or () if isinstance(d, int)]
+    return _has_extents(value, context) and not any(number < 0 for number in numbers)
 
 
 def _has_extents(value: Value | None, context: BoundedContext) -> bool:
@@ -58,14 +64,41 @@ def _elements(value: Value | None, context: BoundedContext) -> list[Dim] | None:
 
 
 def _fill(node: Node, output: Value, context: BoundedContext) -> None:
-    """ConstantOfShape([n]) has n equal elements."""
+    """ConstantOfShape(t) has the shape t, and where t is one number, that many equal elements."""
     target = _elements(node.inputs[0], context)
+    if output.shape is None:
+        certain = target is not None and _are_sizes(node.inputs[0], context)
+        length = static_shape(node.inputs[0])
+        if certain and target is not None:
+            output.shape = Shape(target)
+        elif length is not None and len(length) == 1 and length[0] <= MAX_RANK:
+            output.shape = Shape([context.new_symbolic_dim() for _ in range(length[0])])
+    if target is None:
+        return
     fill = attribute(node, "value")
-    if target is None or len(target) != 1 or fill is None or fill.size != 1:
+    if output.dtype != DataType.INT64 or len(target) != 1 or fill is None or fill.size != 1:
         return
     (count,) = target
     if isinstance(count, int) and 0 <= count <= MAX_FOLLOWED_ELEMENTS:
         context.set_symbolic_value(output, [int(fill.numpy().reshape(-1)[0])] * count)
+
+
+def _divide(node: Node, output: Value, context: BoundedContext) -> None:
+    """The quotient of a size by a positive number is rounded down, and never negative."""
+    dividend, divisor = (_elements(v, context) for v in node.inputs)
+    if dividend is None or divisor is None or not _are_sizes(node.inputs[0], context):
+        return
+    length = max(len(dividend), len(divisor))
+    above, below = _spread(dividend, length), _spread(divisor, length)
+    if above is None or below is None:
+        return
+    quotients: list[Dim] = []
+    for a, b in zip(above, below, strict=True):
+        if not isinstance(b, int) or b <= 0:
+            return
+        quotients.append(a // b)
+    context.set_symbolic_value(output, quotients)
+    context.extents.add(output)
 
 
 def _choose(node: Node, output: Value, context: BoundedContext) -> None:

@@ -54,6 +54,10 @@ def shape_of(nodes: str) -> list[str]:
             "u = Unsqueeze(t, last) r = Add(u, w)",
             ["N", "S", "4"],
         ),
+        ("s = Shape(w) r = ConstantOfShape(s)", ["N", "S", "4"]),
+        ("s = Shape(x) d = Sub(s, last) r = ConstantOfShape(d)", ["?"]),
+        ("s = Shape(x) m = Mul(s, h) q = Div(m, last) r = ConstantOfShape(q)", ["64*N"]),
+        ("s = Shape(x) m = Mul(s, minus) q = Div(m, last) r = ConstantOfShape(q)", ["?"]),
         ("s = Shape(z) e = Equal(s, far) t = Where(e, one, s) r = Expand(one_float, t)", ["?"]),
         ("s = Shape(z) e = Equal(s, minus) t = Where(e, one, s) r = Expand(one_float, t)", ["M"]),
         (

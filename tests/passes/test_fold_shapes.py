@@ -237,3 +237,18 @@ def test_guard_stays_where_an_element_may_be_minus_one(batch: int) -> None:
     assert any(n.op_type == "Where" for n in model.graph)
     feeds = random_feeds(original, {"batch": batch, "sequence": 4})
     check_same_results(original, model, feeds, FoldShapes.exactness)
+
+
+@pytest.mark.parametrize("batch", [3, 0])
+def test_exact_quotient_of_a_size_is_read_where_it_stands(batch: int) -> None:
+    check_pass(
+        FoldShapes(),
+        before="""g (float[batch, 4] x) => (float[A, B] y) <int64 zero = {0}, int64[1] first = {0},
+            int64 four = {4}, int64[1] rest = {-1}, float[1, 4] row = {1.0, 2.0, 3.0, 4.0}> {
+            f = Reshape(x, rest) s = Shape(f) n = Gather(s, zero) q = Div(n, four) u = Unsqueeze(q, first)
+            c = Shape<start = 1>(x) t = Concat<axis = 0>(u, c) y = Expand(row, t) }""",
+        after="""g (float[batch, 4] x) => (float[A, B] y) <float[1, 4] row = {1.0, 2.0, 3.0, 4.0},
+            int64[1] four = {4}> {
+            s = Shape<start = 0, end = 1>(x) t = Concat<axis = 0>(s, four) y = Expand(row, t) }""",
+        dims={"batch": batch},
+    )
