@@ -220,7 +220,8 @@ def _settle_pool(node: Node, output: Value, context: ShapeInferenceContext) -> N
         window = (attribute(node, "kernel_shape")[axis] - 1) * dilations[axis] + 1
         padded = size + pads[axis] + pads[axis + spatial]
         dropped = dropped and -(-(padded - window) // strides[axis]) + 1 != length
-        if length <= 0 or dropped or (same and dilations[axis] > 1):
+        unclear = same and (dilations[axis] > 1 or (old_ceil and window < strides[axis]))
+        if length <= 0 or dropped or unclear:
             dims[axis + 2] = context.new_symbolic_dim()
     for value in node.outputs:
         value.shape = Shape(dims)

@@ -332,7 +332,7 @@ def reshapes(g: Grower) -> None:
             x = g.axes_op("Squeeze", x, ones[:1], 13) if ones and g.chance(0.7) else g.op("Squeeze", x)
         elif kind == "Transpose":
             perm = [int(i) for i in g.rng.permutation(rank)]
-            x = g.op("Transpose", x, **({"perm": perm} if g.chance(0.8) else {}))
+            x = g.op("Transpose", x, **({"perm": perm} if perm and g.chance(0.8) else {}))
 
 
 @step
