@@ -99,6 +99,7 @@ def test_a_slice_takes_what_onnx_runtime_takes(size: int, step: int) -> None:
     [
         "AveragePool <kernel_shape = [1], strides = [3], ceil_mode = 1> (x)",
         "MaxPool <kernel_shape = [1], strides = [3], ceil_mode = 1> (x)",
+        'MaxPool <kernel_shape = [1], strides = [2], ceil_mode = 1, auto_pad = "SAME_UPPER"> (x)',
         'MaxPool <kernel_shape = [2], strides = [1], dilations = [2], auto_pad = "SAME_UPPER"> (x)',
         'MaxPool <kernel_shape = [3], strides = [3], dilations = [2], auto_pad = "VALID"> (x)',
         'ConvTranspose <strides = [2], auto_pad = "SAME_UPPER"> (x, w)',
