@@ -174,6 +174,8 @@ def _slice_lengths(node: Node, shape: Shape, axes: Sequence[int] | None) -> dict
         size = shape.dims[axis]
         if isinstance(size, int) and step:
             lengths[axis % len(shape)] = len(slice_range(size, start, end, step))
+        elif step > 0 and end <= -(2**31):  # before the start of an axis of any size
+            lengths[axis % len(shape)] = 0
     return lengths
 
 

@@ -123,3 +123,12 @@ def test_an_ordinary_pool_keeps_its_size() -> None:
     )
     assert model.graph.outputs[0].shape is not None
     assert model.graph.outputs[0].shape.dims[2] == 3
+
+
+def test_a_slice_that_ends_before_its_axis_is_empty() -> None:
+    model = model_from(
+        "g (float[N] x) => (float[K] y) <int64[1] s = {0}, int64[1] e = {-9223372036854775808}> "
+        "{ y = Slice(x, s, e, s) }"
+    )
+    assert model.graph.outputs[0].shape is not None
+    assert list(model.graph.outputs[0].shape.dims) == [0]
