@@ -98,7 +98,8 @@ def node_costs(hlo: str, model: Model) -> CompiledCost:
         if index != UNATTRIBUTED and (node := by_index.get(index)) is not None
     ]
     rows.sort(key=lambda row: (-row.cycles, row.node))
-    return CompiledCost(total, total - sum(r.cycles for r in rows), tuple(rows))
+    unattributed = cycles.get(UNATTRIBUTED, 0.0)
+    return CompiledCost(total, unattributed, tuple(rows))
 
 
 def cycles_by_scope(hlo: str) -> dict[int, float]:

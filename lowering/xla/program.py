@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from graphopt.errors import UnsupportedError, UsageError
-from graphopt.ir import DataType, Model, SequenceType, SymbolicDim, Value
+from graphopt.ir import DataType, Model, SequenceType, SymbolicDim, TensorProtocol, Value
 from graphopt.lowering.xla.dtypes import numpy_dtype
 from graphopt.lowering.xla.emit import INLINE_ELEMENTS, Emitter, Operand, as_array
 
@@ -132,16 +132,25 @@ def build_program(
 
 
 def argument_weights(model: Model) -> dict[str, Value]:
-    """The initializers that are arguments of the program: all but the small ones, and used ones only."""
+    """The initializers that are arguments of the program: all but the small ones, and used ones only.
+
+    A small one that holds a NaN is an argument too: XLA's CPU compiler folds ``exp(x + NaN)`` of a
+    constant NaN to numbers (seen with jaxlib 0.10), of an argument it does not.
+    """
     return {
         name: value
         for name, value in sorted(model.graph.initializers.items())
         if value.const_value is not None
         and not value.is_graph_input()
         and value.const_value.dtype != DataType.STRING
-        and math.prod(value.const_value.shape.numpy()) > INLINE_ELEMENTS
+        and (math.prod(value.const_value.shape.numpy()) > INLINE_ELEMENTS or _holds_nan(value.const_value))
         and (value.uses() or value.is_graph_output())
     }
+
+
+def _holds_nan(tensor: TensorProtocol) -> bool:
+    array = tensor.numpy()
+    return array.dtype.kind in "fcV" and bool((array != array).any())  # noqa: PLR0124  (true of NaN only)
 
 
 def input_dtype(value: Value) -> np.dtype:
