@@ -98,7 +98,7 @@ def node_costs(hlo: str, model: Model) -> CompiledCost:
         if index != UNATTRIBUTED and (node := by_index.get(index)) is not None
     ]
     rows.sort(key=lambda row: (-row.cycles, row.node))
-    unattributed = cycles.get(UNATTRIBUTED, 0.0)
+    unattributed = sum((spent for index, spent in cycles.items() if index not in by_index), 0.0)
     return CompiledCost(total, unattributed, tuple(rows))
 
 
