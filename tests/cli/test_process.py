@@ -19,20 +19,22 @@ COMMAND = [sys.executable, "-m", "graphopt"]
 HEAVY = {"numpy", "onnx", "onnx_ir", "jax", "onnxruntime", "networkx", "rich.console", "rich.table"}
 
 
+# A shell's background jobs ignore SIGINT, and so would every process below them.
+TAKE_INTERRUPTS = [
+    sys.executable,
+    "-c",
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])",
+]
+
+
 def start(*arguments: object, cwd: Path, **environment: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
+        [*TAKE_INTERRUPTS, *COMMAND, *map(str, arguments)],
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, **environment},
-        preexec_fn=_take_interrupts,  # noqa: PLW1509  (one thread, and it only sets a signal)
     )
-
-
-def _take_interrupts() -> None:
-    """A shell's background jobs ignore SIGINT, and so would every process below them."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wait_for(process: subprocess.Popen[bytes], text: bytes, seconds: float = 60) -> bytes:
