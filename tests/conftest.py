@@ -4,5 +4,34 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 # Before anything imports JAX: the tests run on the CPU whatever the machine has.
 os.environ["JAX_PLATFORMS"] = "cpu"
+
+# Each test in these is quick, but there are many of them, or each starts a process: `make check`,
+# which people wait for, leaves them out.
+LEFT_OUT_OF_CHECK = {
+    "tests/cli/test_process.py",
+    "tests/e2e/test_models.py",
+    "tests/e2e/test_samples_models.py",
+    "tests/lowering/test_ops_attention.py",
+    "tests/lowering/test_ops_conv.py",
+    "tests/lowering/test_ops_elementwise.py",
+    "tests/lowering/test_ops_normalization.py",
+    "tests/lowering/test_ops_pool.py",
+    "tests/lowering/test_ops_reduction.py",
+    "tests/lowering/test_ops_resize.py",
+    "tests/lowering/test_ops_rnn.py",
+    "tests/lowering/test_ops_roi.py",
+    "tests/lowering/test_ops_shape.py",
+    "tests/lowering/test_ops_signal.py",
+    "tests/properties/test_exporter_graphs.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of those files as slow."""
+    for item in items:
+        if item.nodeid.partition("::")[0] in LEFT_OUT_OF_CHECK:
+            item.add_marker(pytest.mark.slow)
