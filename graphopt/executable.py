@@ -7,6 +7,7 @@ import importlib
 import importlib.metadata
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -73,6 +74,7 @@ class Executable:
     folder: Path | None = None
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     _session: Session | None = dataclasses.field(default=None, repr=False)
+    _scratch: tempfile.TemporaryDirectory[str] | None = dataclasses.field(default=None, repr=False)
 
     @property
     def inputs(self) -> list[dict[str, Any]]:
@@ -114,6 +116,12 @@ class Executable:
         """The optimised model as ONNX Runtime wants it: the artifact's file, or the model's bytes."""
         if self.folder is not None:
             return self.folder / artifact.MODEL
+        if initializer_bytes(self.model) >= PROBE_BYTES:
+            # More than one protobuf holds: a file with its weights beside it, kept as long as this is.
+            if self._scratch is None:
+                self._scratch = tempfile.TemporaryDirectory(prefix="graphopt-model-")
+                save(self.model, Path(self._scratch.name) / artifact.MODEL, external_data=True)
+            return Path(self._scratch.name) / artifact.MODEL
         import onnx_ir
 
         return onnx_ir.to_proto(self.model).SerializeToString(deterministic=True)

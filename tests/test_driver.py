@@ -367,3 +367,10 @@ def test_an_input_with_a_default_may_be_left_out(target: str, tmp_path: Path) ->
     for one in (executable, graphopt.load_artifact(executable.save(tmp_path / "saved"))):
         np.testing.assert_array_equal(one.run({"x": x})["y"], [2, 3])
         np.testing.assert_array_equal(one.run({"x": x, "w": x})["y"], [1, 1])
+
+
+def test_a_model_too_large_for_one_protobuf_runs_from_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    executable = graphopt.compile(MLP, target="cpu")
+    monkeypatch.setattr("graphopt.executable.PROBE_BYTES", 1)
+    assert Path(executable.model_path_or_bytes()).is_file()
+    np.testing.assert_allclose(executable.run({"x": X})["y"], expected(), rtol=1e-6)

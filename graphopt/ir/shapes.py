@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 
 from onnx_shape_inference import ShapeInferenceContext, registry
 
-from graphopt.ir import DataType, Graph, Model, Node, SequenceType, Shape, SymbolicDim, TensorType, Value
+from graphopt.ir import DataType, Graph, Model, Node, Shape, SymbolicDim, TensorType, Value
 from graphopt.ir.query import attribute, is_op, same_dim, subgraphs, walk_graphs
 from graphopt.ir.shape_claims import settle
 from graphopt.ir.shape_context import BoundedContext, infer_long_concat, large_constants_hidden
@@ -343,8 +343,3 @@ def _as_number(dim: int | SymbolicDim) -> int | SymbolicDim:
 def is_tensor(value: Value) -> bool:
     """Whether `value` is a plain tensor as far as is known (not a sequence or an optional)."""
     return value.type is None or isinstance(value.type, TensorType)
-
-
-def is_sequence(value: Value) -> bool:
-    """Whether `value` is known to be a sequence."""
-    return isinstance(value.type, SequenceType)

@@ -12,7 +12,7 @@ import onnx_ir
 
 from graphopt.errors import ModelError
 from graphopt.ir import AttributeType, Graph, Model, Node, Value
-from graphopt.ir.provenance import ORIGIN_KEY, origins
+from graphopt.ir.provenance import origins
 from graphopt.ir.query import subgraphs
 
 
@@ -130,9 +130,3 @@ def _type(value: Value) -> str:
 def structurally_equal(a: Model, b: Model) -> bool:
     """Whether two models have the same interface and the same graph, apart from internal names."""
     return canonical(a) == canonical(b)
-
-
-def without_origins(model: Model) -> None:
-    """Drop provenance from the metadata of every node, in place."""
-    for node in model.graph.all_nodes():
-        node.metadata_props.pop(ORIGIN_KEY, None)

@@ -22,7 +22,7 @@ from graphopt.errors import InvariantError
 from graphopt.ir import Model, Node, Shape, TensorProtocol, Value
 from graphopt.ir.edit import Namer, make_node, remove_dead, replace_value
 from graphopt.ir.provenance import merge_origins
-from graphopt.ir.query import subgraphs, walk_graphs
+from graphopt.ir.query import walk_graphs
 from graphopt.ir.shapes import Inference
 from graphopt.transform.base import Changes, Pass
 
@@ -291,8 +291,3 @@ class RulePass(Pass):
     def run(self, model: Model) -> Changes:
         """Apply the rules until none matches."""
         return apply_rules(model, self.rules)
-
-
-def nested_nodes(node: Node) -> list[Node]:
-    """All nodes in the subgraphs of `node`."""
-    return [n for sub in subgraphs(node) for g in walk_graphs(sub) for n in g]
