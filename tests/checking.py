@@ -135,6 +135,7 @@ def run_xla(
     """The outputs under XLA on the CPU. Inputs that must be static are specialised on automatically."""
     from graphopt.lowering.xla.emit import StaticOperandRequired
     from graphopt.lowering.xla.program import build_program, settings
+    from graphopt.runtime.xla import jitted
 
     bound = dict(constants or {})
     while True:
@@ -143,7 +144,7 @@ def run_xla(
         fed = {k: v for k, v in feeds.items() if k not in bound}
         try:
             with settings():
-                results = program.jitted()(program.weight_arrays(), fed)
+                results = jitted(program.function)(program.weight_arrays(), fed)
                 return {v.name or "": _on_host(results[v.name or ""]) for v in model.graph.outputs}
         except StaticOperandRequired as error:
             missing = {name for name in error.inputs if name in feeds and name not in bound}

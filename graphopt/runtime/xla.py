@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import jax
@@ -21,6 +22,28 @@ def _settings() -> Iterator[None]:
     """64-bit types for the length of a call; the user's own JAX settings stay as they are."""
     with jax.enable_x64(True):
         yield
+
+
+@cache
+def cpu_compiler_options() -> dict[str, str]:
+    """What XLA's CPU compiler is told, as far as the installed one knows it.
+
+    Its fusions for the YNNPACK library are off: where one holds a reduction that starts from a constant
+    that the fusion uses elsewhere too, jaxlib 0.10 reads memory that nobody wrote (a 1x1 convolution, Relu
+    and global pooling gave 0 or infinity by turns). Without them convolutions and products are as fast.
+    """
+    options = {"xla_cpu_experimental_ynn_fusion_type": ""}
+    try:
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError:  # an older or newer XLA without the option
+        return {}
+    return options
+
+
+def jitted(function: Call, platform: str = "cpu") -> Call:
+    """`function` compiled for `platform` at its first call for each combination of shapes."""
+    call: Call = jax.jit(function, compiler_options=cpu_compiler_options() if platform == "cpu" else None)
+    return call
 
 
 class XlaSession:
@@ -86,7 +109,7 @@ class XlaSession:
         with self._lock:
             call = self._calls.get(key)
             if call is None:
-                call = self._calls[key] = jax.jit(self._program_for(shapes, known))
+                call = self._calls[key] = jitted(self._program_for(shapes, known), self.platform)
         with _settings(), jax.default_device(self._device):
             try:
                 results = call(self._weights or {}, arrays)

@@ -1,4 +1,4 @@
-"""The types that results are computed in: float32 where float16 and bfloat16 would lose digits."""
+"""Numerics that several families share: the types results are computed in, and stable exponentials."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 Array = Any
 
@@ -44,3 +45,31 @@ def in_compute_dtype(function: Callable[..., Array]) -> Callable[..., Array]:
         return function(*wide, **attributes).astype(operands[0].dtype)
 
     return run
+
+
+def softmax(x: Array, axis: int = -1) -> Array:
+    """exp(x) / sum of exp(x) along `axis`, for floats of 32 bits or more."""
+    exponentials = jnp.exp(below_peak(x, _peak(x, axis)))
+    return exponentials / jnp.sum(exponentials, axis, keepdims=True)
+
+
+def log_softmax(x: Array, axis: int = -1) -> Array:
+    """The logarithm of :func:`softmax`, without its underflow."""
+    peak = _peak(x, axis)
+    shifted = below_peak(x, peak)
+    total = jnp.log(jnp.sum(jnp.exp(shifted), axis, keepdims=True))
+    return jnp.where(jnp.isneginf(x), x - peak, shifted) - total
+
+
+def below_peak(x: Array, peak: Array) -> Array:
+    """``x - peak`` for a `peak` that is the maximum of x; -inf counts as the lowest number.
+
+    Without the maximum here, LLVM merges a product x into the subtraction, unrounded (FMA contraction, which
+    XLA has no switch for; optimization barriers are gone by then), while `peak` is of the rounded products:
+    at 1e10 the two are hundreds apart, and the exponential of that is infinite, or 0 everywhere.
+    """
+    return lax.max(x, jnp.asarray(jnp.finfo(x.dtype).min, x.dtype)) - peak
+
+
+def _peak(x: Array, axis: int) -> Array:
+    return jnp.max(x, axis, keepdims=True, initial=-np.inf)

@@ -86,10 +86,6 @@ class Program:
             if v.const_value is not None
         }
 
-    def jitted(self) -> Any:
-        """The function under ``jax.jit``, named for the compiler's dumps."""
-        return jax.jit(self.function)
-
     def weight_arrays(self) -> dict[str, np.ndarray]:
         """The numbers of the weights (memory-mapped where they are on disk)."""
         return {n: v.const_value.numpy() for n, v in self.weights.items() if v.const_value is not None}

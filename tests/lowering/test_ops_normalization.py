@@ -7,7 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from checking import check_op, make_model, run_xla
+from checking import check_op, make_model, model_from, run_xla
 
 RANDOM = np.random.default_rng(0)
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -126,3 +126,27 @@ def test_softmax_of_other_types(dtype: Any) -> None:
     unit = float(ml_dtypes.finfo(dtype).eps)
     reference = "onnx" if dtype is ml_dtypes.bfloat16 else "onnxruntime"
     check_op("Softmax", {"x": normal(3, 8, dtype=dtype)}, reference=reference, rtol=4 * unit, atol=unit)
+
+
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax", "ReduceLogSumExp"])
+def test_peak_is_of_the_numbers_it_is_taken_from(op: str) -> None:
+    """The mean is a product: its maximum is of rounded products, and so the difference has to be."""
+    model = model_from(f"""
+        agraph (float[8, 1000, 13, 13] x) => (float[8, n, 1, 1] y) <int64[1] axis = {{1}}> {{
+            mean = GlobalAveragePool (x)
+            y = {"ReduceLogSumExp (mean, axis)" if op == "ReduceLogSumExp" else f"{op} <axis = 1> (mean)"}
+        }}""")
+    pixels = np.random.default_rng(0).uniform(1e10, 1.5e10, (8, 1, 13, 13)).astype(np.float32)
+    found = run_xla(model, {"x": np.broadcast_to(pixels, (8, 1000, 13, 13))})["y"]
+    if op == "ReduceLogSumExp":
+        np.testing.assert_allclose(found[:, 0, 0, 0], pixels.mean((1, 2, 3)), rtol=1e-6)
+    else:
+        expected = 1 / 1000 if op == "Softmax" else -np.log(1000)
+        np.testing.assert_allclose(found, np.full_like(found, expected), rtol=1e-6)
+
+
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
+def test_softmax_of_infinities(op: str) -> None:
+    inf = np.inf
+    rows = [[-inf, 0, 1], [-inf, -inf, -inf], [inf, 0, 1], [-inf, -3.4e38, 3.4e38], [np.nan, 0, -inf]]
+    check_op(op, {"x": np.array(rows, np.float32)})

@@ -281,6 +281,7 @@ def test_cast_like_and_bit_cast() -> None:
     ],
 )
 def test_slice_of_a_symbolic_axis(start: int, end: int, step: int, expected: str) -> None:
+    import jax
     from jax import export
 
     from graphopt.lowering.xla.program import build_program, settings, symbolic_shapes
@@ -294,11 +295,12 @@ def test_slice_of_a_symbolic_axis(start: int, end: int, step: int, expected: str
     }}""")
     program = build_program(model, symbolic_shapes(model, {}))
     with settings():
-        exported = export.export(program.jitted())(program.weight_structs(), program.inputs)
+        exported = export.export(jax.jit(program.function))(program.weight_structs(), program.inputs)
     assert [str(aval) for aval in exported.out_avals] == [expected]
 
 
 def test_an_operator_that_needs_a_dimension_says_so() -> None:
+    import jax
     from jax import export
 
     from graphopt.lowering.xla.program import build_program, settings, symbolic_shapes
@@ -309,4 +311,4 @@ def test_an_operator_that_needs_a_dimension_says_so() -> None:
     }""")
     program = build_program(model, symbolic_shapes(model, {}))
     with settings(), pytest.raises(LoweringError, match="GO204"):
-        export.export(program.jitted())(program.weight_structs(), program.inputs)
+        export.export(jax.jit(program.function))(program.weight_structs(), program.inputs)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from graphopt.lowering.xla.dtypes import from_onnx
 from graphopt.lowering.xla.emit import Context
+from graphopt.lowering.xla.numerics import softmax
 from graphopt.lowering.xla.ops import lowers
 from graphopt.lowering.xla.ops.matmul import accumulator
 
@@ -97,7 +97,7 @@ def attention(
         empty = ~allowed if empty is None else ~allowed | empty
     stages[AFTER_MASK] = scores
     precise = wide if softmax_precision is None else np.promote_types(wide, _numpy_float(softmax_precision))
-    weights = jax.nn.softmax(scores.astype(precise), -1)
+    weights = softmax(scores.astype(precise), -1)
     if empty is not None:
         weights = jnp.where(jnp.all(empty, -1, keepdims=True), jnp.zeros((), precise), weights)
     stages[AFTER_SOFTMAX] = weights

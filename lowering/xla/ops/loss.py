@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from graphopt.lowering.xla.numerics import log_softmax
 from graphopt.lowering.xla.ops import lowers
 from graphopt.lowering.xla.ops.matmul import accumulator
 
@@ -67,6 +67,6 @@ def softmax_cross_entropy_loss(
 
     Spec: https://onnx.ai/onnx/operators/onnx__SoftmaxCrossEntropyLoss.html
     """
-    log_prob = jax.nn.log_softmax(scores.astype(accumulator(scores.dtype)), 1)
+    log_prob = log_softmax(scores.astype(accumulator(scores.dtype)), 1)
     loss = _loss(log_prob, labels, weights, ignore_index, reduction)
     return loss.astype(scores.dtype), log_prob.astype(scores.dtype)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from graphopt.lowering.xla import numerics
 from graphopt.lowering.xla.dtypes import from_onnx
 from graphopt.lowering.xla.emit import Context
 from graphopt.lowering.xla.ops import lowers
@@ -198,7 +198,7 @@ def softmax(input: Array, *, axis: int = -1) -> Array:
 
     Spec: https://onnx.ai/onnx/operators/onnx__Softmax.html
     """
-    return jax.nn.softmax(input.astype(accumulator(input.dtype)), axis).astype(input.dtype)
+    return numerics.softmax(input.astype(accumulator(input.dtype)), axis).astype(input.dtype)
 
 
 @lowers("LogSoftmax", since=(13,))
@@ -207,7 +207,7 @@ def log_softmax(input: Array, *, axis: int = -1) -> Array:
 
     Spec: https://onnx.ai/onnx/operators/onnx__LogSoftmax.html
     """
-    return jax.nn.log_softmax(input.astype(accumulator(input.dtype)), axis).astype(input.dtype)
+    return numerics.log_softmax(input.astype(accumulator(input.dtype)), axis).astype(input.dtype)
 
 
 @lowers("Hardmax", since=(13,))

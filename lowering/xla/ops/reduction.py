@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from graphopt.errors import LoweringError
-from graphopt.lowering.xla.numerics import integer_limits, widened
+from graphopt.lowering.xla.numerics import below_peak, integer_limits, widened
 from graphopt.lowering.xla.ops import lowers
 
 Array = Any
@@ -83,8 +83,8 @@ def _min(x: Array, dims: tuple[int, ...], keepdims: bool) -> Array:
 def _log_sum_exp(x: Array, dims: tuple[int, ...], keepdims: bool) -> Array:
     x = _in_float(x)
     peak = _max(x, dims, True)
-    peak = lax.stop_gradient(jnp.where(jnp.isfinite(peak), peak, jnp.zeros((), x.dtype)))
-    total = jnp.log(jnp.sum(jnp.exp(x - peak), axis=dims, keepdims=True)) + peak
+    peak = jnp.where(jnp.isfinite(peak), peak, jnp.zeros((), x.dtype))
+    total = jnp.log(jnp.sum(jnp.exp(below_peak(x, peak)), axis=dims, keepdims=True)) + peak
     return total if keepdims else jnp.squeeze(total, axis=dims)
 
 
