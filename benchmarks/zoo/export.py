@@ -4,7 +4,8 @@
 
 Needs ``pip install 'graphopt[zoo]'``; fetches nothing. Each model is exported by both exporters of
 torch, with static and with dynamic shapes, as ``NAME-EXPORTER-SHAPES.onnx``, with feeds beside it:
-``….npz``, and ``….2.npz`` at a second size where shapes are dynamic. A file appears when it is whole.
+``….npz``, and ``….2.npz`` at a second size where shapes are dynamic. A file appears when it is whole,
+and what is there already is not made again. ``raw`` is without the exporter's own folding.
 Every model runs in a child process, so that one that fails leaves the others alone; the failures are
 printed at the end and written to ``FAILURES.txt``.
 """
@@ -39,10 +40,12 @@ class Variant:
     exporter: str
     opset: int
     dynamic: bool
+    raw: bool = False
+    """Without the exporter's own folding and clean-up: what other tools' graphs look like."""
 
     @property
     def suffix(self) -> str:
-        return f"{self.exporter}{self.opset}-{'dynamic' if self.dynamic else 'static'}"
+        return f"{self.exporter}{self.opset}{'raw' * self.raw}-{'dynamic' if self.dynamic else 'static'}"
 
 
 VARIANTS = [
@@ -50,6 +53,8 @@ VARIANTS = [
     Variant("dynamo", 18, True),
     Variant("script", 13, False),
     Variant("dynamo", 20, False),
+    Variant("dynamo", 18, True, raw=True),
+    Variant("script", 15, False, raw=True),
 ]
 
 
@@ -76,6 +81,8 @@ def export(entry: Entry, variant: Variant, module: torch.nn.Module, path: Path) 
     }
     arguments = tuple(inputs.values())
     if variant.exporter == "script":
+        if variant.raw:
+            common.update(do_constant_folding=False, training=torch.onnx.TrainingMode.PRESERVE)
         axes = entry.dynamic if variant.dynamic else None
         torch.onnx.export(module, arguments, str(path), dynamo=False, dynamic_axes=axes, **common)
         return
@@ -83,9 +90,8 @@ def export(entry: Entry, variant: Variant, module: torch.nn.Module, path: Path) 
     if variant.dynamic:
         shapes = tuple(dict(entry.dynamic.get(name, {})) for name in names)
         shapes = shape_tree(module, shapes)
-    torch.onnx.export(
-        module, arguments, str(path), dynamo=True, dynamic_shapes=shapes, external_data=False, **common
-    )
+    common.update(optimize=not variant.raw, external_data=False)
+    torch.onnx.export(module, arguments, str(path), dynamo=True, dynamic_shapes=shapes, **common)
 
 
 def shape_tree(module: torch.nn.Module, shapes: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -131,6 +137,8 @@ def export_entry(entry: Entry, variants: list[Variant], folder: Path, problems: 
     warnings.filterwarnings("ignore")
     for variant in variants:
         stem = f"{entry.name}-{variant.suffix}"
+        if (folder / f"{stem}.onnx").exists():
+            continue
         draft = folder / f".{stem}.onnx"
         try:
             torch.manual_seed(0)
