@@ -134,6 +134,7 @@ def first_line(error: BaseException) -> str:
 def export_entry(entry: Entry, variants: list[Variant], folder: Path, problems: Any) -> None:
     """Exports one model in every variant; puts what failed on the queue."""
     torch.set_num_threads(1)
+    torch.backends.mha.set_fastpath_enabled(False)  # its fused operator has no ONNX form
     warnings.filterwarnings("ignore")
     for variant in variants:
         stem = f"{entry.name}-{variant.suffix}"

@@ -36,6 +36,7 @@ def make(name: str, config: dict[str, Any], attention: str = "eager") -> nn.Modu
     cls = getattr(transformers, name)
     settings = cls.config_class(**config)
     settings._attn_implementation = attention
+    settings._experts_implementation = "eager"
     return cls(settings)
 
 
@@ -143,7 +144,10 @@ class WhisperDecoder(nn.Module):
 
     def forward(self, decoder_input_ids: Tensor, encoder_hidden_states: Tensor) -> Tensor:
         hidden = self.model.model.decoder(
-            input_ids=decoder_input_ids, encoder_hidden_states=encoder_hidden_states, use_cache=False
+            input_ids=decoder_input_ids,
+            attention_mask=torch.ones_like(decoder_input_ids),
+            encoder_hidden_states=encoder_hidden_states,
+            use_cache=False,
         ).last_hidden_state
         return self.model.proj_out(hidden)
 
