@@ -1,9 +1,9 @@
 """How many random graphs of what exporters write keep their answers, validity and interface.
 
-    python benchmarks/odd_graphs.py [--first 0] [--count 2000] [--passes 300]
+    python benchmarks/odd_graphs.py [--first 10000] [--count 2000] [--passes 300]
 
-The graphs are those of tests/properties, with other seeds than the tests have. Each goes through the presets; of
-the first `--passes`, each also through every pass alone and through shuffled pipelines. Prints every seed
+The graphs are those of tests/properties, with other seeds than the tests have. Each goes through the presets;
+of the first `--passes`, each also through every pass alone and through shuffled pipelines. Prints every seed
 that fails, with the reason, and the counts; exits 1 if any failed.
 """
 
