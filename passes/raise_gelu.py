@@ -8,15 +8,13 @@ from collections import Counter
 
 import numpy as np
 
-from graphopt.ir import Model, Node, Value, provenance
-from graphopt.ir.ingest import name_everything
-from graphopt.ir.opset import upgrade
-from graphopt.ir.query import is_op, rank, same_shape, walk_graphs
-from graphopt.ir.shapes import infer_shapes
+from graphopt.ir import Model, Node, Value
+from graphopt.ir.query import is_op, rank, same_shape
 from graphopt.passes._matching import is_about, is_float, made_for, numpy_dtype, scalar_factor, split_constant
 from graphopt.passes._products import Monomial, factor_of, monomial
+from graphopt.passes._upgrading import upgrade_for
 from graphopt.transform import Changes, Exactness, NoMatch, Rewriter, RulePass, rule
-from graphopt.transform.rule import Replacement, apply_rules
+from graphopt.transform.rule import Replacement
 
 NEEDED_OPSET = 20
 CUBIC = 0.044715
@@ -163,17 +161,10 @@ class RaiseGelu(RulePass):
 
     def run(self, model: Model) -> Changes:
         """Apply the rule, after an upgrade of the opset if that is wanted and of use."""
-        if self.upgrade and model.opset_imports.get("", 1) < NEEDED_OPSET and _has_gelu(model):
-            upgrade(model, NEEDED_OPSET)
-            name_everything(model)
-            provenance.start(model)
-            infer_shapes(model)
-        return apply_rules(model, self.rules)
+        if self.upgrade:
+            upgrade_for(model, NEEDED_OPSET, _is_gelu)
+        return super().run(model)
 
 
-def _has_gelu(model: Model) -> bool:
-    return any(
-        is_op(node, *gelu.op_types) and not isinstance(match_gelu(node), NoMatch)
-        for graph in walk_graphs(model.graph)
-        for node in graph
-    )
+def _is_gelu(node: Node) -> bool:
+    return is_op(node, *gelu.op_types) and not isinstance(match_gelu(node), NoMatch)

@@ -148,11 +148,15 @@ NEAR_MISSES = {
     "no epsilon": (CORE.replace("Add(v, eps)", "Relu(v)") + " y = Mul(n, g)", "", "no epsilon"),
     "negative epsilon": (CORE.replace("eps)", "minus_half)") + " y = Mul(n, g)", "", "positive scalar"),
     "vector epsilon": (CORE.replace("eps)", "wide)") + " y = Mul(n, g)", "", "positive scalar"),
-    "first axis": (CORE.replace("axes)", "first)") + " y = Mul(n, g)", "", "last axes"),
+    "over a size that is not known": (
+        CORE.replace("axes)", "first)") + " y = Mul(n, g)",
+        "",
+        "unknown or very large",
+    ),
     "different axes": (
         CORE.replace("ReduceMean(q, axes)", "ReduceMean(q, first)") + " y = Mul(n, g)",
         "",
-        "last",
+        "not over the same axes",
     ),
     "other mean": (
         CORE.replace("n = Div(d, s)", "m2 = ReduceMean(x, first) d2 = Sub(x, m2) n = Div(d2, s)")
