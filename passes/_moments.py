@@ -87,11 +87,7 @@ class Moments:
         found = self._reduced(reduce)
         if isinstance(found, NoMatch):
             return found
-        source, axes = found
-        count = _count(source, axes)
-        dtype = numpy_dtype(source)
-        # Within half a unit in the last place: n - 1 instead of n would be another function.
-        if count is None or dtype is None or abs(factor * count - 1) > 0.51 * float(limits(dtype).eps):
+        if not counts_elements(factor, *found):
             return NoMatch("the sum is not divided by the number of its elements", node.name)
         return found
 
@@ -213,9 +209,7 @@ def match_normalization(node: Node) -> Normalization | NoMatch:
     x, axes = found
     if (numerator := seen.centred(deviation)) != found:
         reason = numerator if isinstance(numerator, NoMatch) else None
-        return reason or NoMatch(
-            "what is divided is not the deviation from the same mean", deviation.name
-        )
+        return reason or NoMatch("what is divided is not the deviation from the same mean", deviation.name)
     if (odd := seen.out_of_place(x, axes)) is not None or not aligned(leaf, x, axes):
         return NoMatch("a mean or variance is not one number for each slice", (odd or leaf).name)
     if (outside := leaves_the_pattern(seen.pattern, node)) is not None:
@@ -305,11 +299,17 @@ def reduced_axes(reduce: Node) -> tuple[int, ...] | None:
     return tuple(sorted({a % count for a in axes}))
 
 
-def _count(x: Value, axes: tuple[int, ...]) -> int | None:
-    """How many elements `x` has over `axes`, if that is known."""
+def counts_elements(factor: float, x: Value, axes: tuple[int, ...]) -> bool:
+    """Whether `factor` is 1 / n for the known number n of elements that `x` has over `axes`.
+
+    Within half a unit in the last place: with n - 1 in the place of n it would be another function.
+    """
+    dtype = numpy_dtype(x)
     dims = [x.shape.dims[a] for a in axes] if x.shape is not None else [None]
     known = [d for d in dims if isinstance(d, int)]
-    return element_count(known) if len(known) == len(dims) else None
+    if dtype is None or len(known) != len(dims):
+        return False
+    return abs(factor * element_count(known) - 1) <= 0.51 * float(limits(dtype).eps)
 
 
 def layout(value: Value, x: Value, axes: tuple[int, ...]) -> str | None:

@@ -107,4 +107,6 @@ def is_unscaled(layer: Node) -> bool:
     """Whether a LayerNormalization has a scale of ones and no bias."""
     scale = constant(layer.inputs[1])
     biased = len(layer.inputs) > 2 and layer.inputs[2] is not None
-    return is_op(layer, "LayerNormalization") and scale is not None and bool(np.all(scale == 1)) and not biased
+    return (
+        is_op(layer, "LayerNormalization") and scale is not None and bool(np.all(scale == 1)) and not biased
+    )

@@ -34,6 +34,10 @@ FUSE = (
     "fuse-conv-bn",
     "raise-layer-normalization",
     "raise-instance-normalization",
+    "raise-mean",
+    "raise-softmax",
+    "raise-sigmoid",
+    "raise-rectifiers",
     "raise-hard-swish",
 )
 
@@ -59,7 +63,7 @@ def pipeline_text(
         clean, refold = ([_with_budget(s) if level == 3 else s for s in part] for part in (CLEAN, REFOLD))
         steps += [*clean, *refold]
         if level >= 2:
-            steps += [*FUSE, *_raised(target), "fuse-matmul-add", "push-transposes"]
+            steps += [*FUSE, *_raised(target), "canonicalize-gates", "fuse-matmul-add", "push-transposes"]
         steps += [*clean, *FINISH]
     steps += _precision(target, precision, keep_fp32, level)
     return ",".join(steps)

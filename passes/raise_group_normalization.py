@@ -19,7 +19,7 @@ NEEDED_OPSET = 21
 
 @rule("Reshape")
 def grouped(node: Node, rewriter: Rewriter) -> Replacement:
-    """Reshape(InstanceNormalization(Reshape(x, [N, G, -1]), s, b)) = GroupNormalization(x, s, b, groups=G)."""
+    """Reshape(InstanceNormalization(Reshape(x, [N, G, -1]), s, b)) = GroupNormalization(x, s, b)."""
     found = match_groups(node)
     if isinstance(found, NoMatch):
         return found

@@ -62,7 +62,7 @@ def scale_of_channels(node: Node, rewriter: Rewriter) -> Replacement:
 
 
 def _channels(x: Value, axes: tuple[int, ...]) -> int | NoMatch:
-    """The number of channels of `x` if `axes` are all but the first two and InstanceNormalization takes it."""
+    """The number of channels of `x` if InstanceNormalization over `axes` takes it."""
     count = rank(x)
     if x.dtype != DataType.FLOAT:
         return NoMatch("InstanceNormalization is for float32 here", x.name)
@@ -74,9 +74,7 @@ def _channels(x: Value, axes: tuple[int, ...]) -> int | NoMatch:
     return channels
 
 
-def _instance(
-    rewriter: Rewriter, x: Value, scale: np.ndarray, bias: np.ndarray, epsilon: float
-) -> Value:
+def _instance(rewriter: Rewriter, x: Value, scale: np.ndarray, bias: np.ndarray, epsilon: float) -> Value:
     return rewriter.op(
         "InstanceNormalization",
         x,

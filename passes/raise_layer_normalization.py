@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from graphopt.ir import DataType, Node, Value
-from graphopt.ir.query import SMALL_CONSTANT_ELEMENTS, attribute, constant, element_count, rank
+from graphopt.ir.query import SMALL_CONSTANT_ELEMENTS, attribute, constant, element_count
 from graphopt.passes._matching import attributes_of, made_for, split_constant
 from graphopt.passes._moments import Moments, aligned, match_normalization
 from graphopt.passes._normalized import fitted_parameter, layer_below, moved_axes, normalized_shape
@@ -131,7 +131,7 @@ def _like(layer: Node, transpose: Node | None, rewriter: Rewriter, *inputs: Valu
 
 @rule("Cast")
 def half_precision(node: Node, rewriter: Rewriter) -> Replacement:
-    """Cast(LayerNormalization(Cast(x: f16, f32), s, b), f16) = LayerNormalization(x, s, b, stash_type=f32)."""
+    """Cast(LayerNormalization(Cast(x: f16, f32), s, b), f16) = LayerNormalization(x, s, b)."""
     layer = made_for(node.inputs[0], node, "LayerNormalization")
     if isinstance(layer, NoMatch):
         return layer
