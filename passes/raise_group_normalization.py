@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from graphopt.ir import DataType, Model, Node, Value
-from graphopt.ir.query import attribute, constant, is_op, rank, same_shape
+from graphopt.ir.query import attribute, constant, is_op, rank, same_dim, same_shape
 from graphopt.passes._channels import channel_vector
 from graphopt.passes._matching import made_for, split_constant
 from graphopt.passes._upgrading import upgrade_for
@@ -46,7 +46,7 @@ def match_groups(node: Node) -> tuple[Value, Node, tuple[np.ndarray, np.ndarray]
         return NoMatch("the result has not provably the shape of the input", node.name)
     if x.dtype not in (DataType.FLOAT, DataType.FLOAT16, DataType.BFLOAT16):
         return NoMatch("not of float32 or half precision", x.name)
-    if rank(x) == 2 or rank(inner) != 3 or not same_shape(x.shape[:1], inner.shape[:1]):
+    if len(x.shape) < 3 or len(inner.shape) != 3 or not same_dim(x.shape.dims[0], inner.shape.dims[0]):
         return NoMatch("the reshaping does not keep the samples apart", split.name)
     channels, groups = x.shape.dims[1], inner.shape.dims[1]
     if not isinstance(channels, int) or not isinstance(groups, int) or groups <= 0 or channels % groups:
