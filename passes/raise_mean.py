@@ -30,7 +30,7 @@ def mean(node: Node, rewriter: Rewriter) -> Replacement:
     if not counts_elements(number if is_op(node, "Mul") else 1 / number, x, axes):
         return NoMatch("the divisor is not the known number of summed elements", node.name)
     given = reduce.inputs[1] if len(reduce.inputs) > 1 else None
-    return rewriter.op("ReduceMean", x, given, keepdims=attribute(reduce, "keepdims", 1))
+    return rewriter.op("ReduceMean", x, given, keepdims=attribute(reduce, "keepdims"))
 
 
 @dataclasses.dataclass(frozen=True)
