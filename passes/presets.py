@@ -13,6 +13,7 @@ CLEAN = (
     "inline-branches",
     "eliminate-identity",
     "eliminate-noops",
+    "fold-sequences",
     "fold-constants",
     "fold-shapes",
     "merge-casts",
