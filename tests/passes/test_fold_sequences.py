@@ -81,7 +81,7 @@ def test_length_and_splits_that_are_joined_again() -> None:
             y="float[N, 10] y",
         ),
         after("y = Relu(x)", "", "float[N, 10] y").replace("<>", ""),
-        feeds={"x": np.ones((2, 10), np.float32), "u": np.ones((2, 10), np.float32), "k": np.int64(3)},
+        feeds={"x": np.ones((2, 10), np.float32), "u": np.ones((2, 10), np.float32), "k": np.array(3)},
     )
 
 
