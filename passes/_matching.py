@@ -22,8 +22,13 @@ def is_float(value: Value | None) -> bool:
 
 
 def is_activation_type(value: Value | None, opset: int) -> bool:
-    """Whether activation functions of `opset` take the type of `value`: bfloat16 since opset 22 only."""
-    return is_float(value) and value is not None and (opset >= 22 or value.dtype != DataType.BFLOAT16)
+    """Whether activation functions of `opset` take the type of `value`, and runtimes have kernels for it.
+
+    Not float64: ONNX Runtime has none for most of them. bfloat16 is a type of theirs since opset 22.
+    """
+    if value is None or value.dtype is None or not is_float(value) or value.dtype == DataType.DOUBLE:
+        return False
+    return opset >= 22 or value.dtype != DataType.BFLOAT16
 
 
 def made_for(value: Value | None, user: Node, *op_types: str) -> Node | NoMatch:

@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 
-from graphopt.ir import Model, Node, Value
+from graphopt.ir import DataType, Model, Node, Value
 from graphopt.ir.query import is_op, rank, same_shape
 from graphopt.passes._matching import is_about, is_float, numpy_dtype, scalar_factor, split_constant
 from graphopt.passes._products import Monomial, factor_of, monomial
@@ -40,8 +40,9 @@ def match_gelu(node: Node) -> tuple[Value, str] | NoMatch:
     if len(product.powers) != 2 or set(product.powers.values()) != {1}:
         return NoMatch("not a product of two values")
     dtype = numpy_dtype(node.outputs[0])
-    if not is_float(node.outputs[0]) or dtype is None:
-        return NoMatch("not of a float type")
+    # ONNX Runtime has no kernel for Gelu of float64.
+    if dtype is None or not is_float(node.outputs[0]) or node.outputs[0].dtype == DataType.DOUBLE:
+        return NoMatch("not of float32 or half precision")
     first, second = product.powers
     for x, bell in ((first, second), (second, first)):
         inner = _bell(bell)

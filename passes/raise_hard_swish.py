@@ -102,7 +102,9 @@ def hard_sigmoid(node: Node, rewriter: Rewriter) -> Replacement:
         return line
     x, alpha, beta, top = line
     dtype = numpy_dtype(x)
-    if not is_activation_type(x, rewriter.opset) or not is_about(top * scale, 1.0, dtype):
+    if not is_activation_type(x, rewriter.opset):
+        return NoMatch("not of a type that HardSigmoid takes", x.name)
+    if not is_about(top * scale, 1.0, dtype):
         return NoMatch("the result does not end at 1", node.name)
     if rank(x) is None or rank(x) != rank(node.outputs[0]):
         return NoMatch("the rank is unknown", x.name)

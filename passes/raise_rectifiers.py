@@ -21,7 +21,7 @@ from graphopt.transform import Exactness, NoMatch, Rewriter, RulePass, rule
 from graphopt.transform.rule import Replacement
 
 THRESHOLDED_TYPES = (DataType.FLOAT, DataType.FLOAT16)
-"""ThresholdedRelu has no kernel for float64 in ONNX Runtime before its newest releases."""
+"""ONNX Runtime has no kernel for ThresholdedRelu of float64, and bfloat16 is a type of it since 22 only."""
 
 
 @rule("Max")
@@ -66,7 +66,7 @@ def thresholded_relu(node: Node, rewriter: Rewriter) -> Replacement:
         # With Less the other way round a NaN would come through.
         return NoMatch("the condition is not that the value is greater")
     alpha = scalar_factor(test.inputs[1], x)
-    if alpha is None or scalar_factor(zero, x) != 0 or not _is_single(alpha):
+    if alpha is None or scalar_factor(zero, x) != 0:
         return NoMatch("not 0 below a constant", node.name)
     if x.dtype not in THRESHOLDED_TYPES or not same_shape(x.shape, node.outputs[0].shape):
         return NoMatch("not of float32 or float16, or of another shape", x.name)
@@ -141,16 +141,11 @@ def _slope(x: Value | None, line: Value | None, user: Node) -> float | None:
     return found.coefficient
 
 
-def _is_single(number: float) -> bool:
-    """Whether `number` is kept by an attribute, which is of float32."""
-    return bool(float(np.float32(number)) == number)
-
-
 def _leaky(x: Value, alpha: float, node: Node, rewriter: Rewriter) -> Value | NoMatch:
-    if not is_float(x):
-        return NoMatch("not of a float type", x.name)
-    if not np.isfinite(alpha) or (x.dtype == DataType.DOUBLE and not _is_single(alpha)):
-        return NoMatch("the slope does not fit an attribute", node.name)
+    if not is_float(x) or x.dtype == DataType.DOUBLE:
+        return NoMatch("not of float32 or half precision", x.name)
+    if not np.isfinite(alpha):
+        return NoMatch("the slope is not finite", node.name)
     if not same_shape(x.shape, node.outputs[0].shape):
         return NoMatch("the result has not the shape of the input", x.name)
     return rewriter.op("LeakyRelu", x, alpha=alpha)

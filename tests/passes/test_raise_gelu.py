@@ -130,6 +130,17 @@ def test_the_opset_is_raised_only_if_asked_and_of_use() -> None:
     assert other.opset_imports[""] == 18
 
 
+def test_the_opset_stays_where_an_operator_would_lose_its_kernel() -> None:
+    text = source(f"{ERFS[0]} {BELL} {PRODUCTS[0]} z = LeakyRelu(w)", outputs=", double[3] z")
+    text = text.replace("[N, 4] x,", "[N, 4] x, double[3] w,")
+    check_declines(RaiseGelu(upgrade=True), text, "needs opset 20", weights=weights())
+
+
+def test_float64_has_no_kernel() -> None:
+    text = source(f"{ERFS[0]} {BELL} {PRODUCTS[0]}", "double")
+    check_declines(RaiseGelu(), text, "not of float32", weights=weights(np.float64), opset=20)
+
+
 def test_inside_a_branch_with_a_captured_input() -> None:
     names = ", ".join(f"float {n}" for n in NAMES)
     text = f"""g (float[4] x, bool p, {names}) => (float[4] r) {{
