@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Hashable
 
-from graphopt.ir import Attr, AttributeType, Graph, Model, Node, Value
+from graphopt.ir import Attr, AttributeType, DataType, Graph, Model, Node, Value
 from graphopt.ir.edit import replace_value
 from graphopt.ir.provenance import merge_origins
-from graphopt.ir.query import is_deterministic, is_op, subgraphs
+from graphopt.ir.query import constant_tensor, is_deterministic, is_op, subgraphs
 from graphopt.ir.text import tensor_digest
 from graphopt.transform import Changes, Pass
 
@@ -29,6 +29,9 @@ _COMPARED_BY_VALUE = frozenset(
 )
 
 Key = tuple[Hashable, ...]
+
+MAX_COMPARED_ELEMENTS = 16
+"""Constants of at most so many elements are compared by their bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +87,16 @@ def expression_key(node: Node) -> Key | None:
             return None
         attributes.append((name, known))
     wanted = tuple(bool(value.name) for value in node.outputs)
-    return (domain, node.op_type, node.overload, tuple(node.inputs), tuple(attributes), wanted)
+    operands = tuple(_operand_key(value) for value in node.inputs)
+    return (domain, node.op_type, node.overload, operands, tuple(attributes), wanted)
+
+
+def _operand_key(value: Value | None) -> Hashable:
+    """`value` itself, or the bits of a small constant: exporters write a new one for every use."""
+    tensor = constant_tensor(value)
+    if tensor is None or tensor.size > MAX_COMPARED_ELEMENTS or tensor.dtype == DataType.STRING:
+        return value
+    return (tensor.dtype, tuple(tensor.shape.numpy()), tensor.numpy().tobytes())
 
 
 def _attribute_key(attr: Attr) -> Hashable | None:
