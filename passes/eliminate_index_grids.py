@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from graphopt.ir import Node, SymbolicDim, Value
-from graphopt.ir.query import attribute, constant, ints, is_op, rank, same_dim, scalar
+from graphopt.ir.query import attribute, constant, constant_tensor, ints, is_op, rank, same_dim, scalar
 from graphopt.passes._matching import produced_by
 from graphopt.transform import NoMatch, Rewriter, RulePass, rule
 from graphopt.transform.rule import Replacement
@@ -23,12 +23,12 @@ class Ramp:
     """A value that counts 0, 1, 2, … `length` - 1 along its axis `axis`, the same along all others.
 
     Attributes:
-        limit: the scalar that says where it ends, if that is no constant.
+        source: the vector that counts, if it is no constant.
     """
 
     axis: int
     length: Dim
-    limit: Value | None = None
+    source: Value | None = None
 
 
 def ramp(value: Value | None, depth: int = MAX_DEPTH) -> Ramp | None:
@@ -44,7 +44,7 @@ def ramp(value: Value | None, depth: int = MAX_DEPTH) -> Ramp | None:
     if is_op(node, "Range"):
         if scalar(node.inputs[0]) != 0 or scalar(node.inputs[2]) != 1:
             return None
-        return Ramp(0, value.shape.dims[0], node.inputs[1])
+        return Ramp(0, value.shape.dims[0], value)
     inner = ramp(node.inputs[0], depth - 1)
     source = node.inputs[0]
     if inner is None or source is None or source.shape is None:
@@ -88,17 +88,6 @@ def size_of(value: Value | None, depth: int = MAX_DEPTH) -> Dim | None:
         return dims[int(index)] if inside and dims is not None and index is not None else None
     dims = _dims_of(value)
     return dims[0] if dims is not None and len(dims) == 1 else None
-
-
-def _is_size(value: Value | None, depth: int = MAX_DEPTH) -> bool:
-    """Whether the single number `value` is a size, a constant or a sum of those, and not negative."""
-    size = size_of(value)
-    if size is not None:
-        return not isinstance(size, int) or size >= 0
-    node = None if value is None else value.producer()
-    if not is_op(node, "Add") or node is None or depth == 0:
-        return False
-    return all(_is_size(operand, depth - 1) for operand in node.inputs)
 
 
 def _dims_of(value: Value | None) -> list[Dim] | None:
@@ -163,7 +152,7 @@ def gather_of_flat_grid(node: Node, rewriter: Rewriter) -> Replacement:
 
 
 def _read(x: Value, ramps: list[Ramp], node: Node, rewriter: Rewriter) -> Replacement:
-    """x, cut to what the ramps reach, with axes of size 1 where the result of `node` has them."""
+    """x, gathered where its axes may be longer than the ramps, with axes of size 1 where the result of `node` has them."""
     output = node.outputs[0].shape
     axes = [r.axis for r in ramps]
     if output is None or x.shape is None or axes != sorted(set(axes)):
@@ -177,14 +166,12 @@ def _read(x: Value, ramps: list[Ramp], node: Node, rewriter: Rewriter) -> Replac
         assert x.shape is not None
         if same_dim(found.length, x.shape.dims[axis]):
             continue
-        if isinstance(found.length, int):
-            end = rewriter.const(np.array([found.length], np.int64), "end")
-        elif found.limit is None or not _is_size(found.limit):
-            return NoMatch("where the index ends may be negative", node.name)
+        if found.source is not None:
+            indices = found.source
         else:
-            end = rewriter.op("Unsqueeze", found.limit, rewriter.const(np.zeros(1, np.int64), "first"))
-        start, where = (rewriter.const(np.array([n], np.int64), s) for n, s in ((0, "start"), (axis, "axis")))
-        x = rewriter.op("Slice", x, start, end, where)
+            assert isinstance(found.length, int)
+            indices = rewriter.const(np.arange(found.length, dtype=np.int64), "indices")
+        x = rewriter.op("Gather", x, indices, axis=axis or None)
     if not others:
         result = x
     else:
@@ -199,7 +186,7 @@ def and_of_counting(node: Node, rewriter: Rewriter) -> Replacement:
     for position, value in enumerate(node.inputs):
         comparison = produced_by(value, "GreaterOrEqual")
         other = node.inputs[1 - position]
-        if comparison is None or other is None:
+        if comparison is None or other is None or constant_tensor(other) is not None:
             continue
         counted, bound = comparison.inputs
         number = scalar(bound)
@@ -220,8 +207,8 @@ class EliminateIndexGrids(RulePass):
     Before: ``i, j = Range(0, n, 1), Range(0, m, 1); y = GatherND(x, Concat(Expand(i), Expand(j)))``
     After:  ``y = Unsqueeze(x)``, with ``x: [n, m]``
 
-    An index that counts less far than its axis (or whose end is not known to be that of the axis)
-    becomes a Slice.
+    Along an axis whose size is not known to be what the index counts to, it is gathered by the vector
+    that counts.
 
     Spec: https://onnx.ai/onnx/operators/onnx__GatherND.html
     """

@@ -21,6 +21,7 @@ CLEAN = (
     "merge-gathers",
     "eliminate-index-grids",
     "eliminate-expands",
+    "hoist-shapes",
     "merge-reshapes",
     "merge-transposes",
     "eliminate-common-subexpressions",
