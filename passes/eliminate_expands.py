@@ -30,9 +30,7 @@ def broadcast(values: list[Value]) -> Shape | None:
     if len(shapes) != len(values):
         return None
     count = max(len(s) for s in shapes)
-    dims = [
-        broadcast_dims([s.dims[i - count] for s in shapes if len(s) >= count - i]) for i in range(count)
-    ]
+    dims = [broadcast_dims([s.dims[i - count] for s in shapes if len(s) >= count - i]) for i in range(count)]
     return None if any(d is None for d in dims) else Shape([d for d in dims if d is not None])
 
 

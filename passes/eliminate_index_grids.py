@@ -110,7 +110,9 @@ def gather_nd_of_grid(node: Node, rewriter: Rewriter) -> Replacement:
     ramps = [ramp(part) for part in concat.inputs]
     if len(ramps) != len(x.shape) or any(part is None or part.shape is None for part in concat.inputs):
         return NoMatch("not every axis is indexed", concat.name)
-    if any(part is not None and part.shape is not None and part.shape.dims[-1] != 1 for part in concat.inputs):
+    if any(
+        part is not None and part.shape is not None and part.shape.dims[-1] != 1 for part in concat.inputs
+    ):
         return NoMatch("a part of the indices is of several axes", concat.name)
     found = [r for r in ramps if r is not None]
     if len(found) != len(ramps):

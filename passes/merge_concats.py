@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+
 from graphopt.ir import Node, Value
 from graphopt.ir.query import only_use, same_dim
 from graphopt.passes._axes import Bounds, axis_of, axis_size, known_size, slice_bounds, sliced, split_sizes

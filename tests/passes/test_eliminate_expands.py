@@ -31,7 +31,10 @@ def both(before: str, after: str | None, head: str = HEAD, **kwargs: object) -> 
         ("e = Expand(x, wide) y = Add(e, e)", "m = Add(x, x) y = Expand(m, wide)"),
         ("e = Expand(x, t) y = Add(e, z)", None),
         ("e = Expand(c, wide) y = Mul(e, x)", None),  # x may have more elements than e
-        ("f = ConstantOfShape<value = float[1] {2.0}>(wide) y = Min(z, f)", "k = Constant<value = float {2.0}>() y = Min(z, k)"),
+        (
+            "f = ConstantOfShape<value = float[1] {2.0}>(wide) y = Min(z, f)",
+            "k = Constant<value = float {2.0}>() y = Min(z, k)",
+        ),
     ],
 )
 def test_rules(before: str, after: str | None) -> None:
@@ -47,14 +50,21 @@ def test_both_operands_expanded() -> None:
 
 def test_matmul() -> None:
     head = "g (float[1, 3, 4] a, float[2, 4, 5] b) => (float[A, B, C] y)"
-    both("t = Constant<value = int64[3] {2, 3, 4}>() e = Expand(a, t) y = MatMul(e, b)", "y = MatMul(a, b)", head)
+    both(
+        "t = Constant<value = int64[3] {2, 3, 4}>() e = Expand(a, t) y = MatMul(e, b)",
+        "y = MatMul(a, b)",
+        head,
+    )
     head = "g (float[2, 1, 4] a, float[2, 4, 5] b) => (float[A, B, C] y)"
     both("t = Constant<value = int64[3] {2, 3, 4}>() e = Expand(a, t) y = MatMul(e, b)", None, head)
 
 
 def test_tile_of_tile() -> None:
     more = "r = Constant<value = int64[3] {2, 1, 3}>() "
-    both(f"{more} e = Tile(x, wide) y = Tile(e, r)", "r = Constant<value = int64[3] {2, 3, 12}>() y = Tile(x, r)")
+    both(
+        f"{more} e = Tile(x, wide) y = Tile(e, r)",
+        "r = Constant<value = int64[3] {2, 3, 12}>() y = Tile(x, r)",
+    )
     both(f"{more} e = Tile(x, t) y = Tile(e, r)", None)
 
 

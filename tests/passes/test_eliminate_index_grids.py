@@ -74,7 +74,11 @@ def test_other_strides_stay(wrong: str) -> None:
 
 def test_counting_from_zero_is_not_negative() -> None:
     head = "g (bool[N, 1] x, int64 k, int64 b) => (bool[A, B] y)"
-    both("r = Range(zero, k, one) c = GreaterOrEqual(r, zero) y = And(x, c)", "r = Range(zero, k, one) s = Shape(r) y = Expand(x, s)", head)  # noqa: E501
+    both(
+        "r = Range(zero, k, one) c = GreaterOrEqual(r, zero) y = And(x, c)",
+        "r = Range(zero, k, one) s = Shape(r) y = Expand(x, s)",
+        head,
+    )
     both("r = Range(zero, k, one) c = GreaterOrEqual(r, one) y = And(x, c)", None, head)
     both("r = Range(zero, k, one) c = GreaterOrEqual(r, b) y = And(x, c)", None, head)
     both("r = Range(b, k, one) c = GreaterOrEqual(r, zero) y = And(x, c)", None, head)

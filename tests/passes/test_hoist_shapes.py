@@ -17,7 +17,10 @@ CONSTANTS = "<int64[1] one = {1}, int64[2] wide = {1, 5}, float[1] half = {0.5}>
         ("m = Max(z, x) y = Shape<start = 1>(m)", "y = Shape(z)"),
         ("m = Exp(x) y = Shape<start = -2, end = -1>(m)", "y = Shape<start = 0, end = 1>(x)"),
         ("m = Unsqueeze(x, one) y = Shape<start = 2>(m)", "y = Shape<start = 1, end = 2>(x)"),
-        ("m = Unsqueeze(x, one) e = Exp(m) y = Shape<start = 2, end = 3>(e)", "y = Shape<start = 1, end = 2>(x)"),
+        (
+            "m = Unsqueeze(x, one) e = Exp(m) y = Shape<start = 2, end = 3>(e)",
+            "y = Shape<start = 1, end = 2>(x)",
+        ),
         ("m = Unsqueeze(x, one) y = Shape(m)", None),
         ("m = Expand(half, wide) y = Shape(m)", None),
         ("m = Add(z, half) e = Unsqueeze(m, one) f = Add(x, e) y = Shape(f)", None),

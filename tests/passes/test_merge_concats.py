@@ -31,7 +31,12 @@ def test_concat_of_concats() -> None:
 
 def test_concat_on_another_axis_and_one_that_others_use_stay() -> None:
     head = "g (float[2, 2] a, float[2, 2] b) => (float[A, B] y)"
-    both(head, vectors(u=[0]), "p = Concat<axis = 0>(a, b) q = Concat<axis = 0>(b, a) y = Concat<axis = 1>(p, q)", None)
+    both(
+        head,
+        vectors(u=[0]),
+        "p = Concat<axis = 0>(a, b) q = Concat<axis = 0>(b, a) y = Concat<axis = 1>(p, q)",
+        None,
+    )
     head = head.replace(" y)", " y, float[C, D] p)")
     both(head, vectors(u=[0]), "p = Concat<axis = 0>(a, b) y = Concat<axis = 0>(p, a)", None)
     head = "g (float[2, 2] a, float[2, 2] b) => (float[A, B] y)"
@@ -45,7 +50,10 @@ def test_concat_on_another_axis_and_one_that_others_use_stay() -> None:
         ("p, q = Split<axis = -1>(x, s) y = Concat<axis = 1>(x, p, q, x)", "y = Concat<axis = 1>(x, x, x)"),
         ("p, q = Split<axis = 1>(x, s) y = Concat<axis = 1>(q, p)", None),
         ("p, q = Split<axis = 1, num_outputs = 2>(x) y = Concat<axis = 0>(p, q)", None),
-        ("p, q = Split<axis = 1>(x, s) y = Concat<axis = 1>(p, x)", "p = Slice(x, zero, two, one) y = Concat<axis = 1>(p, x)"),
+        (
+            "p, q = Split<axis = 1>(x, s) y = Concat<axis = 1>(p, x)",
+            "p = Slice(x, zero, two, one) y = Concat<axis = 1>(p, x)",
+        ),
     ],
 )
 def test_concat_of_a_split(before: str, after: str | None) -> None:
@@ -56,7 +64,12 @@ def test_concat_of_a_split(before: str, after: str | None) -> None:
 @pytest.mark.parametrize("size", ["N", "6", "1", "2"])
 @pytest.mark.parametrize(
     ("cut", "end", "after"),
-    [(2, BIG, "y = Identity(x)"), (-2, BIG, "y = Identity(x)"), (1, 4, "y = Slice(x, zero, end)"), (-3, -1, "")],
+    [
+        (2, BIG, "y = Identity(x)"),
+        (-2, BIG, "y = Identity(x)"),
+        (1, 4, "y = Slice(x, zero, end)"),
+        (-3, -1, ""),
+    ],
 )
 def test_concat_of_adjoining_slices(size: str, cut: int, end: int, after: str) -> None:
     if size != "N" and not (size == "6" and end == BIG):
@@ -91,7 +104,12 @@ def test_empty_operand() -> None:
         "y = Concat<axis = 1>(e, x, x)",
         "y = Concat<axis = 1>(x, x)",
     )
-    both("g (float[N, 0] e, float[N, 2] x) => (float[A, B] y)", vectors(u=[0]), "y = Concat<axis = 0>(e, e)", None)
+    both(
+        "g (float[N, 0] e, float[N, 2] x) => (float[A, B] y)",
+        vectors(u=[0]),
+        "y = Concat<axis = 0>(e, e)",
+        None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,7 +126,9 @@ def test_split_of_concat(before: str, after: str | None) -> None:
     both(
         "g (float[N, 2] p, float[N, 3] q, float[N, 4] r) => (float[A, B] u, float[C, D] v, float[E, F] y)",
         vectors(s=[2, 3, 4], t=[2, 4, 2]),
-        before.replace("(p, q, r) u, v, y = Split<axis = 1>(c, t)", "(p, p, r) u, v, y = Split<axis = 1>(c, t)"),
+        before.replace(
+            "(p, q, r) u, v, y = Split<axis = 1>(c, t)", "(p, p, r) u, v, y = Split<axis = 1>(c, t)"
+        ),
         after,
         run=after is not None,
     )

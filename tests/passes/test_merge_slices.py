@@ -120,7 +120,9 @@ def test_slice_of_two_parts_stays() -> None:
     )
 
 
-@pytest.mark.parametrize(("start", "end", "after"), [(2, 6, "y = Identity(x)"), (3, 5, "y = Slice(x, one, three, a)")])
+@pytest.mark.parametrize(
+    ("start", "end", "after"), [(2, 6, "y = Identity(x)"), (3, 5, "y = Slice(x, one, three, a)")]
+)
 def test_slice_of_pad(start: int, end: int, after: str) -> None:
     head = "g (float[N, 4] x) => (float[A, B] y)"
     pads = vectors(p=[0, 2, 0, 1], s=[start], e=[end], a=[1], one=[1], three=[3])
@@ -131,7 +133,9 @@ def test_slice_of_pad(start: int, end: int, after: str) -> None:
     )
 
 
-@pytest.mark.parametrize(("pads", "start", "end"), [([0, 2, 0, 1], 1, 4), ([1, 2, 0, 1], 2, 6), ([0, -1, 0, 1], 0, 2)])
+@pytest.mark.parametrize(
+    ("pads", "start", "end"), [([0, 2, 0, 1], 1, 4), ([1, 2, 0, 1], 2, 6), ([0, -1, 0, 1], 0, 2)]
+)
 def test_slice_of_padding_stays(pads: list[int], start: int, end: int) -> None:
     check_pass(
         MergeSlices(),
