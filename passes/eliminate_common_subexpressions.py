@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Hashable
 
-from graphopt.ir import Attr, AttributeType, Graph, Model, Node, Value
+from graphopt.ir import Attr, AttributeType, DataType, Graph, Model, Node, Value
 from graphopt.ir.edit import replace_value
 from graphopt.ir.provenance import merge_origins
-from graphopt.ir.query import constant, is_deterministic, is_op, subgraphs
+from graphopt.ir.query import constant_tensor, is_deterministic, is_op, subgraphs
 from graphopt.ir.text import tensor_digest
 from graphopt.transform import Changes, Pass
 
@@ -30,14 +30,14 @@ _COMPARED_BY_VALUE = frozenset(
 
 Key = tuple[Hashable, ...]
 
-SMALL_CONSTANT_ELEMENTS = 16
+MAX_COMPARED_ELEMENTS = 16
+"""Constants of at most so many elements are compared by their bits."""
 
 
 @dataclasses.dataclass(frozen=True)
 class EliminateCommonSubexpressions(Pass):
     """Compute equal expressions once: same operator, attributes and inputs.
 
-    Constants of up to 16 elements are compared by their contents.
     A node in a branch or body may use what an enclosing graph computed before, never the reverse.
     Random operators, operators of unknown domains and those with subgraphs are left alone.
 
@@ -87,16 +87,16 @@ def expression_key(node: Node) -> Key | None:
             return None
         attributes.append((name, known))
     wanted = tuple(bool(value.name) for value in node.outputs)
-    inputs = tuple(_input_key(value) for value in node.inputs)
-    return (domain, node.op_type, node.overload, inputs, tuple(attributes), wanted)
+    operands = tuple(_operand_key(value) for value in node.inputs)
+    return (domain, node.op_type, node.overload, operands, tuple(attributes), wanted)
 
 
-def _input_key(value: Value | None) -> Hashable:
-    """`value` itself, or the contents of a small constant, of which a graph may hold several copies."""
-    array = constant(value, max_elements=SMALL_CONSTANT_ELEMENTS)
-    if value is None or array is None:
+def _operand_key(value: Value | None) -> Hashable:
+    """`value` itself, or the bits of a small constant: exporters write a new one for every use."""
+    tensor = constant_tensor(value)
+    if tensor is None or tensor.size > MAX_COMPARED_ELEMENTS or tensor.dtype == DataType.STRING:
         return value
-    return (value.dtype, array.shape, array.tobytes())
+    return (tensor.dtype, tuple(tensor.shape.numpy()), tensor.numpy().tobytes())
 
 
 def _attribute_key(attr: Attr) -> Hashable | None:

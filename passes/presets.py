@@ -17,6 +17,13 @@ CLEAN = (
     "fold-constants",
     "fold-shapes",
     "merge-casts",
+    "merge-slices",
+    "merge-concats",
+    "merge-gathers",
+    "merge-pads",
+    "eliminate-index-grids",
+    "eliminate-expands",
+    "hoist-shapes",
     "merge-reshapes",
     "merge-transposes",
     "eliminate-common-subexpressions",
@@ -42,6 +49,9 @@ FUSE = (
     "raise-hard-swish",
 )
 
+LAYOUT = ("push-transposes", "cancel-transposes", "raise-depth-to-space", "raise-split")
+"""What would hide a pattern from the passes that raise one comes after them."""
+
 FINISH = ("deduplicate-initializers", "eliminate-dead-nodes")
 
 
@@ -64,7 +74,7 @@ def pipeline_text(
         clean, refold = ([_with_budget(s) if level == 3 else s for s in part] for part in (CLEAN, REFOLD))
         steps += [*clean, *refold]
         if level >= 2:
-            steps += [*FUSE, *_raised(target), "canonicalize-gates", "fuse-matmul-add", "push-transposes"]
+            steps += [*FUSE, *_raised(target), "canonicalize-gates", "fuse-matmul-add", *LAYOUT]
         steps += [*clean, *FINISH]
     steps += _precision(target, precision, keep_fp32, level)
     return ",".join(steps)
