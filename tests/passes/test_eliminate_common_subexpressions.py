@@ -116,7 +116,7 @@ def test_nothing_outside_uses_what_a_branch_computes() -> None:
     )
 
 
-TWO_LOOPS = """g (float[2] x, bool on, bool off) => (float[2] y) <int64 n = {3}, float[1] w = {2.0}> {{
+TWO_LOOPS = """g (float[2] x, bool on, bool off) => (float[2] y) <int64 n = {{3}}, float[1] w = {{2.0}}> {{
     a = Loop (n, on, x) <body = b (int64 i, bool k, float[2] s) => (bool go, float[2] r) {{
         go = Identity(k) p = Mul(s, w) r = Add(p, x) }}>
     b = Loop (n, {start}, x) <body = d (int64 j, bool l, float[2] t) => (bool ho, float[2] u) {{
