@@ -36,6 +36,9 @@ FUSE = (
     "raise-hard-swish",
 )
 
+SELECT = {"cpu": ("select-activations", "select-fused-matmul")}
+"""Operators of ONNX Runtime's own, by kind of target: what was measured to help, or to cost nothing."""
+
 FINISH = ("deduplicate-initializers", "eliminate-dead-nodes")
 
 
@@ -59,7 +62,10 @@ def pipeline_text(
         steps += [*clean, *refold]
         if level >= 2:
             steps += [*FUSE, _gelu(target), "fuse-matmul-add", "push-transposes"]
-        steps += [*clean, *FINISH]
+        steps += clean
+        if level >= 2 and target is not None:
+            steps += SELECT.get(target.kind, ())
+        steps += FINISH
     steps += _precision(target, precision, keep_fp32, level)
     return ",".join(steps)
 
