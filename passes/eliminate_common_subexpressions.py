@@ -8,7 +8,7 @@ from collections.abc import Hashable
 from graphopt.ir import Attr, AttributeType, Graph, Model, Node, Value
 from graphopt.ir.edit import replace_value
 from graphopt.ir.provenance import merge_origins
-from graphopt.ir.query import is_deterministic, is_op, subgraphs
+from graphopt.ir.query import constant, is_deterministic, is_op, subgraphs
 from graphopt.ir.text import tensor_digest
 from graphopt.transform import Changes, Pass
 
@@ -30,11 +30,14 @@ _COMPARED_BY_VALUE = frozenset(
 
 Key = tuple[Hashable, ...]
 
+SMALL_CONSTANT_ELEMENTS = 16
+
 
 @dataclasses.dataclass(frozen=True)
 class EliminateCommonSubexpressions(Pass):
     """Compute equal expressions once: same operator, attributes and inputs.
 
+    Constants of up to 16 elements are compared by their contents.
     A node in a branch or body may use what an enclosing graph computed before, never the reverse.
     Random operators, operators of unknown domains and those with subgraphs are left alone.
 
@@ -84,7 +87,16 @@ def expression_key(node: Node) -> Key | None:
             return None
         attributes.append((name, known))
     wanted = tuple(bool(value.name) for value in node.outputs)
-    return (domain, node.op_type, node.overload, tuple(node.inputs), tuple(attributes), wanted)
+    inputs = tuple(_input_key(value) for value in node.inputs)
+    return (domain, node.op_type, node.overload, inputs, tuple(attributes), wanted)
+
+
+def _input_key(value: Value | None) -> Hashable:
+    """`value` itself, or the contents of a small constant, of which a graph may hold several copies."""
+    array = constant(value, max_elements=SMALL_CONSTANT_ELEMENTS)
+    if value is None or array is None:
+        return value
+    return (value.dtype, array.shape, array.tobytes())
 
 
 def _attribute_key(attr: Attr) -> Hashable | None:

@@ -121,7 +121,7 @@ def check_same_results(
             np.testing.assert_array_equal(new[name], reference, err_msg=name)
         else:
             tolerance = rtol if rtol is not None else (1e-5 if exactness is Exactness.REASSOCIATES else 2e-2)
-            scale = float(np.max(np.abs(reference), initial=1e-6))
+            scale = float(np.max(np.abs(reference), initial=1e-6, where=np.isfinite(reference)))
             np.testing.assert_allclose(
                 new[name], reference, rtol=tolerance, atol=tolerance * scale, err_msg=name
             )

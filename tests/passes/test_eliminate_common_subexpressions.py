@@ -114,3 +114,16 @@ def test_nothing_outside_uses_what_a_branch_computes() -> None:
             z = Exp(x)
         }""",
     )
+
+
+def test_small_constants_are_compared_by_their_contents() -> None:
+    before = """g (float[N] x) => (float[N] y) <float one = {1.0}, float uno = {1.0}> {
+        a = Add(x, one) b = Add(x, uno) y = Mul(a, b) }"""
+    after = """g (float[N] x) => (float[N] y) <float one = {1.0}, float uno = {1.0}> {
+        a = Add(x, one) y = Mul(a, a) }"""
+    model = model_from(before)
+    EliminateCommonSubexpressions().run(model)
+    assert [n.op_type for n in model.graph] == [n.op_type for n in model_from(after).graph]
+    zeros = """g (float[N] x) => (float[N] y) <float plus = {0.0}, float minus = {-0.0}> {
+        a = Div(x, plus) b = Div(x, minus) y = Mul(a, b) }"""
+    check_pass(EliminateCommonSubexpressions(), zeros, None)
