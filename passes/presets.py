@@ -52,6 +52,9 @@ FUSE = (
 LAYOUT = ("push-transposes", "cancel-transposes", "raise-depth-to-space", "raise-split")
 """What would hide a pattern from the passes that raise one comes after them."""
 
+SELECT = {"cpu": ("select-activations", "select-fused-matmul")}
+"""Operators of ONNX Runtime's own, by kind of target: what was measured to help, or to cost nothing."""
+
 FINISH = ("deduplicate-initializers", "eliminate-dead-nodes")
 
 
@@ -75,7 +78,10 @@ def pipeline_text(
         steps += [*clean, *refold]
         if level >= 2:
             steps += [*FUSE, *_raised(target), "canonicalize-gates", "fuse-matmul-add", *LAYOUT]
-        steps += [*clean, *FINISH]
+        steps += clean
+        if level >= 2 and target is not None:
+            steps += SELECT.get(target.kind, ())
+        steps += FINISH
     steps += _precision(target, precision, keep_fp32, level)
     return ",".join(steps)
 
