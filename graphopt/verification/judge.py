@@ -56,6 +56,7 @@ class Judge:
     Args:
         original: the model that is right.
         feeds_list: sets of inputs.
+        expected: the outputs of the original on each of them, where they are known.
         special: the sets among them that only bit-exact passes are held to, by index: they hold NaN
             and infinities, and what becomes of those depends on the order of sums.
 
@@ -69,12 +70,15 @@ class Judge:
         original: Model,
         feeds_list: Sequence[Feeds],
         special: frozenset[int] = frozenset(),
+        expected: Sequence[ReferenceRun] | None = None,
     ) -> None:
         self._process = process
         self._original = original
         self.feeds_list = list(feeds_list)
         self.special = special
-        self.expected: list[ReferenceRun] = process.run(original, self.feeds_list)
+        self.expected = list(expected) if expected is not None else process.run(original, self.feeds_list)
+        self.found: list[ReferenceRun] | None = None
+        """The outputs of the model that was judged last, if it was run on all sets."""
 
     def failure(
         self, changed: Model, exactness: Exactness, precision: str | None = None
@@ -95,10 +99,12 @@ class Judge:
             for i in range(len(self.feeds_list))
             if exactness is Exactness.BIT_EXACT or i not in self.special
         ]
+        self.found = None
         try:
             found = self._process.run(changed, [self.feeds_list[i] for i in chosen])
         except GraphoptError as error:
             return Failure(REFUSED, f"the model no longer runs: {error.found or error.message}")
+        self.found = found if len(chosen) == len(self.feeds_list) else None
         for index, actual in zip(chosen, found, strict=True):
             worst = self._worst(index, actual, exactness, precision)
             if worst is not None:
