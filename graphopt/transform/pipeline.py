@@ -242,9 +242,7 @@ class Pipeline:
         return model, report
 
 
-def _run_watched(
-    pass_: onnx_ir.passes.PassBase, model: Model, watch: Watch | None
-) -> tuple[Model, Changes]:
+def _run_watched(pass_: onnx_ir.passes.PassBase, model: Model, watch: Watch | None) -> tuple[Model, Changes]:
     """Run `pass_`, and see that it leaves the interface alone and is counted by `watch`."""
     promised = _interface(model)
     seen = watch.count if watch is not None else 0

@@ -15,6 +15,7 @@ _HOME = {
     "Failure": "judge",
     "Judge": "judge",
     "Reduction": "reduce",
+    "PassChecker": "pass_check",
     "ReferenceProcess": "reference_process",
     "Tolerance": "comparison",
     "VerifyReport": "verifier",
@@ -37,6 +38,7 @@ __all__ = [
     "Comparison",
     "Failure",
     "Judge",
+    "PassChecker",
     "Reduction",
     "ReferenceProcess",
     "Tolerance",
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from graphopt.verification.feed_files import load_feeds
     from graphopt.verification.feeds import generate_feeds
     from graphopt.verification.judge import Failure, Judge, exact_feeds
+    from graphopt.verification.pass_check import PassChecker
     from graphopt.verification.reduce import Reduction, reduce_failure, reduce_model
     from graphopt.verification.reference import run_reference, run_reference_on_all
     from graphopt.verification.reference_process import ReferenceProcess

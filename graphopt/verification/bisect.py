@@ -36,7 +36,7 @@ class Blame:
         pass_index: the pass's place in the pipeline, from 0.
         pass_name: its pipeline text.
         rule: the rule; None for a pass without rules.
-        node, op_type, origins: where the rule was applied (or raised), and the original nodes that stands for.
+        node, op_type, origins: where the rule was applied (or raised), and the original nodes of that.
         application: the bad application of the pass, from 1.
         limit: the same, counted over the whole pipeline: ``--rule-limit`` one less gives a sound model.
         removed: the names of the nodes that the application took away.
@@ -179,9 +179,7 @@ def bisect_pipeline(
     return Bisection(blame, len(passes), list(feeds_list), special)
 
 
-def _blame_sum(
-    judge: Judge, stages: list[_Stage], precision: str | None, say: Say | None
-) -> Blame | None:
+def _blame_sum(judge: Judge, stages: list[_Stage], precision: str | None, say: Say | None) -> Blame | None:
     """The first pass after which the sum of what passes did is too much, though none of them did too much."""
     order = list(Exactness)
 

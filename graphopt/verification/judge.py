@@ -80,9 +80,7 @@ class Judge:
         self.found: list[ReferenceRun] | None = None
         """The outputs of the model that was judged last, if it was run on all sets."""
 
-    def failure(
-        self, changed: Model, exactness: Exactness, precision: str | None = None
-    ) -> Failure | None:
+    def failure(self, changed: Model, exactness: Exactness, precision: str | None = None) -> Failure | None:
         """What is wrong with `changed`, or None."""
         try:
             check_model(changed)

@@ -12,13 +12,24 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import numpy as np
 import onnx_ir
 
-from graphopt.ir import Attr, AttributeType, DataType, Graph, Model, Node, Shape, SymbolicDim, TensorType, Value
+from graphopt.ir import (
+    Attr,
+    AttributeType,
+    DataType,
+    Graph,
+    Model,
+    Node,
+    Shape,
+    SymbolicDim,
+    TensorType,
+    Value,
+)
 from graphopt.ir.edit import detach_subgraphs, remove_dead, remove_unused_initializers
 from graphopt.ir.query import captured_values, is_op, subgraphs
 from graphopt.verification.feeds import Feeds
 
 Observe = Callable[[list[str]], Mapping[str, np.ndarray]]
-"""The arrays that the values of these names hold when the model runs; those that it cannot tell are missing."""
+"""The arrays that the values of these names hold when the model runs; unknown ones are missing."""
 
 MAX_SHAPE_ELEMENTS = 64
 SEED_ABOVE_ELEMENTS = 8
@@ -207,7 +218,8 @@ def shrink(
         tensor = value.const_value
         if tensor is None or tensor.dtype == DataType.STRING:
             continue
-        is_shape = numbers and tensor.dtype in (DataType.INT64, DataType.INT32) and tensor.size <= MAX_SHAPE_ELEMENTS
+        is_index = tensor.dtype in (DataType.INT64, DataType.INT32)
+        is_shape = numbers and is_index and tensor.size <= MAX_SHAPE_ELEMENTS
         if size not in tensor.shape.numpy() and not is_shape:
             continue
         array = _sliced(tensor.numpy(), size, smaller)
@@ -228,7 +240,8 @@ def shrink(
                     node.attributes[name] = Attr(
                         name, attr.type, tuple(smaller if i == size else i for i in attr.value)
                     )
-    return result, {name: np.ascontiguousarray(_sliced(array, size, smaller)) for name, array in feeds.items()}
+    cropped = {name: _sliced(array, size, smaller) for name, array in feeds.items()}
+    return result, {name: np.array(array, order="C") for name, array in cropped.items()}
 
 
 def _sliced(array: np.ndarray, size: int, smaller: int) -> np.ndarray:

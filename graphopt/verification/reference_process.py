@@ -35,7 +35,7 @@ class ReferenceProcess:
         self._child: subprocess.Popen[bytes] | None = None
         self._answers: queue.Queue[bytes] = queue.Queue()
         # A file: nobody reads while the process serves, and a full pipe would stop it.
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
 
     def __enter__(self) -> ReferenceProcess:
         return self

@@ -1,4 +1,4 @@
-"""Write a failure as a folder that stands on its own: the model, the inputs, and the command that shows it."""
+"""Write a failure as a folder that stands on its own: model, inputs, and the command that shows it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,8 @@ MODEL, FEEDS, EXPECTED, ACTUAL = "model.onnx", "feeds.npz", "expected.npz", "act
 MAX_LISTING_LINES = 60
 
 
-def write_reproducer(
-    folder: str | Path, reduction: Reduction, *, precision: str | None = None
-) -> Path:
-    """Write ``model.onnx``, ``feeds.npz``, ``command.txt``, ``README.md`` and, for other results, both of them.
+def write_reproducer(folder: str | Path, reduction: Reduction, *, precision: str | None = None) -> Path:
+    """Write the model, the feeds, the command, a README and, for a mismatch, the results of both sides.
 
     Returns:
         The folder, which is made if it is not there.
@@ -81,8 +79,9 @@ def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write arrays by name so that numpy reads them; those of sequences as ``name.0``, ``name.1``."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, value in arrays.items():
-            items = {f"{name}.{i}": v for i, v in enumerate(value)} if isinstance(value, list) else {name: value}
-            for key, item in items.items():
+            parts = value if isinstance(value, list) else [value]
+            keys = [f"{name}.{i}" for i in range(len(parts))] if isinstance(value, list) else [name]
+            for key, item in zip(keys, parts, strict=True):
                 array = np.asarray(item)
                 if array.dtype == object:
                     array = array.astype(str)
