@@ -32,7 +32,8 @@ class Blame:
     """What broke the model.
 
     Attributes:
-        failure: how it is broken.
+        failure: how it is broken after the bad application.
+        whole: how it is broken after the whole pass.
         pass_index: the pass's place in the pipeline, from 0.
         pass_name: its pipeline text.
         rule: the rule; None for a pass without rules.
@@ -46,6 +47,7 @@ class Blame:
     """
 
     failure: Failure
+    whole: Failure
     pass_index: int
     pass_name: str
     rule: str | None
@@ -274,6 +276,7 @@ def _describe(stage: _Stage, failure: Failure, application: int, crashed: bool) 
         removed, added = sorted(old - new), sorted(new - old)
     return Blame(
         failure=failure,
+        whole=stage.failure or failure,
         pass_index=stage.index,
         pass_name=_text(stage.pass_),
         rule=None if rule is None else rule.name,

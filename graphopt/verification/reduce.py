@@ -10,6 +10,7 @@ Source: A. Zeller, R. Hildebrandt, Simplifying and Isolating Failure-Inducing In
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -334,16 +335,19 @@ def reduce_failure(
     blame = bisection.blame
     if blame is None:
         raise UsageError("GO704", "the pipeline does not fail on this model, so there is nothing to reduce")
-    feeds = bisection.feeds_list[blame.failure.feeds_index]
     alone = Pipeline([blame.pass_])
     starts: Sequence[tuple[Model, Pipeline, str | None]] = (
         (blame.model, alone, blame.rule),
         (blame.model_before_pass, alone, blame.rule),
         (model, pipeline, None),
     )
+    # The applications that follow the bad one may break the model in another way.
+    wanted = (blame.failure, blame.whole)
+    indices = dict.fromkeys(failure.feeds_index for failure in wanted)
     started = time.monotonic()
-    for start, passes, rule in starts:
-        predicate = fails_like(process, passes, blame.failure, rule, precision)
+    for (start, passes, rule), index in itertools.product(starts, indices):
+        predicate = fails_like(process, passes, wanted, rule, precision)
+        feeds = bisection.feeds_list[index]
         left = max(seconds - (time.monotonic() - started), 1.0)
         try:
             result = reduce_model(process, start, feeds, predicate, hint=blame.removed, seconds=left, say=say)
@@ -356,22 +360,24 @@ def reduce_failure(
     raise UsageError(
         "GO704",
         "the failure does not appear again when the same passes run again",
-        found=str(blame.failure.message),
+        found=blame.failure.message,
     )
 
 
 def fails_like(
     process: ReferenceProcess,
     pipeline: Pipeline,
-    wanted: Failure,
+    wanted: Sequence[Failure],
     rule: str | None = None,
     precision: str | None = None,
 ) -> Predicate:
-    """Whether `pipeline` breaks a model in the way of `wanted`, with `rule` among what it applied."""
+    """Whether `pipeline` breaks a model in the way of one of `wanted`, with `rule` among what it applied."""
 
     def predicate(model: Model, feeds: Feeds) -> bool:
         failure, applied = outcome(process, model, pipeline, feeds, precision)
-        return same_sort(failure, wanted) and (rule is None or wanted.kind == CRASH or rule in applied)
+        if failure is None or not any(same_sort(failure, each) for each in wanted):
+            return False
+        return rule is None or failure.kind == CRASH or rule in applied
 
     return predicate
 
