@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -59,12 +59,14 @@ class Miss:
         reason: the predicate, in words.
         value: what it failed on, where the rule says so.
         depth: how many nodes lie between the root and what was looked at.
+        step: how many lines into its function the rule was: what tells misses of one depth apart.
         looked_at: what the rule had found so far, by its own names, the root first.
     """
 
     reason: str
     value: Facts | None
     depth: int
+    step: int = 0
     looked_at: tuple[tuple[str, Facts], ...] = ()
 
 
@@ -201,16 +203,16 @@ class _Attempts(Watch):
             return
         if self._near is None:
             self._near = _nearby(self.trying[1])
-        frame = sys._getframe(1)
-        self._misses.append(_miss(miss, self._near, list(_looked_at(frame))))
+        frame = _maker(sys._getframe(1))
+        step = 0 if frame is None else frame.f_lineno - frame.f_code.co_firstlineno
+        self._misses.append(_miss(miss, self._near, _looked_at(frame), step))
 
     def declined(self, item: Rule, node: Node, miss: NoMatch) -> None:
         super().declined(item, node, miss)
         if not self._wanted(item):
             return
-        answers = self._misses or [_miss(miss, _nearby(node), [])]
-        said = (miss.reason, miss.value)
-        nearest = max(answers, key=lambda m: (m.depth, (m.reason, m.value and m.value.name) == said))
+        answers = self._misses or [_miss(miss, _nearby(node), {}, 0)]
+        nearest = max(answers, key=lambda m: (m.depth, m.step, m.reason == miss.reason))
         others = tuple(dict.fromkeys(m for m in answers if m.reason != nearest.reason))
         seen = {name for m in answers for _, facts in m.looked_at for name in (facts.name,)}
         self._keep(item, node, Attempt(**self._head(item, node, seen), miss=nearest, other_misses=others))
@@ -267,38 +269,47 @@ def _nearby(root: Node) -> dict[str, tuple[int, Node | Value]]:
     return found
 
 
-def _looked_at(frame: FrameType | None) -> Iterator[tuple[str, Node | Value]]:
-    """The nodes and values that the rule had in hand, by the names of its variables."""
-    own = {__name__, NoMatch.__module__, "graphopt.transform.rule"}
-    names: dict[str, Node | Value] = {}
-    while frame is not None:
-        module = frame.f_globals.get("__name__")
-        if module in own:
-            if names or frame.f_code.co_name == "apply_rules":
-                break
-        else:
-            for name, item in frame.f_locals.items():
-                if isinstance(item, (Node, Value)):
-                    names.setdefault(name, item)
+def _maker(frame: FrameType | None) -> FrameType | None:
+    """The function that made a NoMatch: the first one outside of its class."""
+    while frame is not None and frame.f_code.co_name in ("__init__", "__post_init__"):
         frame = frame.f_back
-    yield from names.items()
+    return frame
+
+
+def _looked_at(frame: FrameType | None) -> dict[str, Node | Value]:
+    """The nodes and values that the rule had in hand, by the names of its variables."""
+    names: dict[str, Node | Value] = {}
+    while frame is not None and frame.f_globals.get("__name__") != Rule.__module__:
+        for name, item in frame.f_locals.items():
+            if isinstance(item, (Node, Value)):
+                names.setdefault(name, item)
+        frame = frame.f_back
+    return names
 
 
 def _miss(
-    miss: NoMatch, near: dict[str, tuple[int, Node | Value]], held: list[tuple[str, Node | Value]]
+    miss: NoMatch,
+    near: dict[str, tuple[int, Node | Value]],
+    held: dict[str, Node | Value],
+    step: int,
 ) -> Miss:
-    shown = near.get(miss.value) if miss.value is not None else None
-    if shown is None and miss.value is not None:
-        item = next((item for _, item in held if item.name == miss.value), None)
-        value = Facts(miss.value, "") if item is None else facts(item)
-    else:
-        value = None if shown is None else facts(shown[1])
-    depths = [near[item.name or ""][0] for _, item in held if (item.name or "") in near]
-    depth = shown[0] if shown is not None else max(depths, default=0)
-    ordered = sorted(held, key=lambda pair: near.get(pair[1].name or "", (MAX_NODES, None))[0])
-    unique = {id(item): (name, item) for name, item in reversed(ordered)}
-    looked_at = [(name, facts(item)) for name, item in reversed(unique.values())]
-    return Miss(miss.reason, value, depth, tuple(looked_at[:MAX_LOOKED_AT]))
+    """What `miss` says, with the facts as they are now: the graph will change."""
+    place = near.get(miss.value or "")
+    failed: Node | Value | None = None if place is None else place[1]
+    if failed is None and miss.value is not None:
+        failed = next((item for item in held.values() if item.name == miss.value), None)
+    value = facts(failed) if failed is not None else Facts(miss.value, "") if miss.value else None
+    distances = {name: near.get(item.name or "", (0, item))[0] for name, item in held.items()}
+    depth = place[0] if place is not None else max(distances.values(), default=0)
+    shown = {id(failed), *(id(item) for distance, item in near.values() if distance == 0)}
+    if isinstance(failed, Value):
+        shown.add(id(failed.producer()))
+    looked_at = []
+    for name in sorted(held, key=distances.__getitem__):
+        if id(held[name]) not in shown:
+            shown.add(id(held[name]))
+            looked_at.append((name, facts(held[name])))
+    return Miss(miss.reason, value, depth, step, tuple(looked_at[:MAX_LOOKED_AT]))
 
 
 def facts(item: Node | Value) -> Facts:
@@ -375,12 +386,18 @@ def explain_pipeline(
     return Explanation(
         subject,
         node,
-        tuple(sorted(chosen, key=lambda a: (a.miss is not None, -(a.miss.depth if a.miss else 0)))),
+        tuple(sorted(chosen, key=_rank)),
         tuple(visits),
         gone,
         tuple(notes),
         frozenset(known),
     )
+
+
+def _rank(attempt: Attempt) -> tuple[int, int, int]:
+    """Applications first, then what got furthest."""
+    miss = attempt.miss
+    return (0, 0, 0) if miss is None else (1, -miss.depth, -miss.step)
 
 
 def _concerns(pass_: onnx_ir.passes.PassBase, subject: str, rule: bool) -> bool:

@@ -248,9 +248,9 @@ def _run_watched(pass_: onnx_ir.passes.PassBase, model: Model, watch: Watch | No
     seen = watch.count if watch is not None else 0
     with watching(watch):
         model, changes = _run_pass(pass_, model)
+    _check_interface(pass_, promised, _interface(model))
     if watch is not None and changes.modified and watch.count == seen:
         watch.count += 1
-    _check_interface(pass_, promised, _interface(model))
     return model, changes
 
 

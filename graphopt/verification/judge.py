@@ -101,7 +101,7 @@ class Judge:
         try:
             found = self._process.run(changed, [self.feeds_list[i] for i in chosen])
         except GraphoptError as error:
-            return Failure(REFUSED, f"the model no longer runs: {error.found or error.message}")
+            return self._refusal(changed, chosen, error)
         self.found = found if len(chosen) == len(self.feeds_list) else None
         for index, actual in zip(chosen, found, strict=True):
             worst = self._worst(index, actual, exactness, precision)
@@ -110,6 +110,15 @@ class Judge:
                     MISMATCH, describe(worst), "", index, worst.name, dict(self.expected[index]), dict(actual)
                 )
         return None
+
+    def _refusal(self, changed: Model, chosen: Sequence[int], error: GraphoptError) -> Failure:
+        """The failure of a model that does not run on all sets: it may run on some of them."""
+        for index in chosen:
+            try:
+                self._process.run(changed, [self.feeds_list[index]])
+            except GraphoptError as own:
+                return _refused(own, index)
+        return _refused(error, chosen[0])
 
     def _worst(
         self, index: int, actual: ReferenceRun, exactness: Exactness, precision: str | None
@@ -126,6 +135,10 @@ class Judge:
             noise = noise_of(runs, expected)
             comparison = compare(expected, actual, exactness, precision=precision, noise=noise)
         return None if comparison.ok else comparison.worst
+
+
+def _refused(error: GraphoptError, index: int) -> Failure:
+    return Failure(REFUSED, f"the model no longer runs: {error.found or error.message}", "", index)
 
 
 def describe(worst: OutputComparison) -> str:
@@ -196,8 +209,15 @@ def _with_special_numbers(feeds: Feeds) -> Feeds:
 
 
 def same_sort(failure: Failure | None, wanted: Failure) -> bool:
-    """Whether a model fails in the way that another one did."""
-    return failure is not None and (failure.kind, failure.sort) == (wanted.kind, wanted.sort)
+    """Whether a model fails in the way that another one did.
+
+    Where wrong numbers made another model stop (a shape that does not fit), wrong numbers are enough.
+    """
+    if failure is None:
+        return False
+    if wanted.kind == REFUSED and failure.kind == MISMATCH:
+        return True
+    return (failure.kind, failure.sort) == (wanted.kind, wanted.sort)
 
 
 def crash(error: Exception) -> Failure:
