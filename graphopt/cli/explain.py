@@ -135,7 +135,7 @@ def _show_facts(output: Output, label: str, facts: Facts) -> None:
 
 
 def _show_all(output: Output, found: Explanation) -> None:
-    from graphopt.transform.explain import reasons
+    from graphopt.transform.explain import nearest_of_each, reasons
 
     applied = [attempt for attempt in found.attempts if attempt.applied]
     missed = [attempt for attempt in found.attempts if not attempt.applied]
@@ -148,7 +148,7 @@ def _show_all(output: Output, found: Explanation) -> None:
         output.table(["rule", ">times", "reason"], rows, title="did not apply")
         output.line()
         output.line("nearest misses")
-        for attempt in missed[:MAX_SHOWN]:
+        for attempt in nearest_of_each(missed)[:MAX_SHOWN]:
             _show_attempt(output, attempt)
         output.notes(["--node NAME shows one of them"])
     for visit in found.visits:

@@ -95,6 +95,12 @@ class Attempt:
     added: tuple[str, ...] = ()
     names: frozenset[str] = dataclasses.field(default=frozenset(), repr=False)
 
+    outputs: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+
+    def is_called(self, name: str) -> bool:
+        """Whether the root answers to `name`."""
+        return name in (self.node, *self.origins, *self.outputs)
+
     @property
     def applied(self) -> bool:
         """Whether the rule applied."""
@@ -191,12 +197,14 @@ class _Attempts(Watch):
         self._misses: list[Miss] = []
         self._near: dict[str, tuple[int, Node | Value]] | None = None
         self._line = ""
+        self._outputs: list[str] = []
 
     def begins(self, item: Rule, node: Node) -> None:
         super().begins(item, node)
         self._misses, self._near = [], None
         if self._wanted(item):
             self._line = node_line(node)
+            self._outputs = [value.name or "" for value in node.outputs]
 
     def refused(self, miss: NoMatch) -> None:
         if self.trying is None or not self._wanted(self.trying[0]):
@@ -213,7 +221,10 @@ class _Attempts(Watch):
             return
         answers = self._misses or [_miss(miss, _nearby(node), {}, 0)]
         nearest = max(answers, key=lambda m: (m.depth, m.step, m.reason == miss.reason))
-        others = tuple(dict.fromkeys(m for m in answers if m.reason != nearest.reason))
+        # What was made before anything was looked at is a default answer.
+        others = tuple(
+            dict.fromkeys(m for m in answers if m.reason != nearest.reason and (m.value or m.looked_at))
+        )
         seen = {name for m in answers for _, facts in m.looked_at for name in (facts.name,)}
         self._keep(item, node, Attempt(**self._head(item, node, seen), miss=nearest, other_misses=others))
 
@@ -239,7 +250,8 @@ class _Attempts(Watch):
             "op_type": node.op_type,
             "line": self._line,
             "origins": origins(node),
-            "names": frozenset({node.name or "", *origins(node), *seen}),
+            "outputs": tuple(self._outputs),
+            "names": frozenset({node.name or "", *origins(node), *self._outputs, *seen}),
         }
 
     def _keep(self, item: Rule, node: Node, attempt: Attempt) -> None:
@@ -379,7 +391,7 @@ def explain_pipeline(
             alive = _lines(model, node)
             removed_by = None if alive else text
     chosen = [a for a in attempts.values() if node is None or node in a.names]
-    if node is not None and (exact := [a for a in chosen if node in (a.node, *a.origins)]):
+    if node is not None and (exact := [a for a in chosen if a.applied or a.is_called(node)]):
         chosen = exact
     # Only what an earlier pass took away is not to be found.
     gone = removed_by if node is not None and not any(v.present for v in visits) else None
@@ -430,3 +442,17 @@ def _names(model: Model) -> set[str]:
 def reasons(attempts: Sequence[Attempt]) -> Counter[tuple[str, str]]:
     """How often each rule gave each reason, over `attempts`."""
     return Counter((a.rule, a.miss.reason) for a in attempts if a.miss is not None)
+
+
+def nearest_of_each(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """One attempt for each rule and reason, first those with reasons that the rule gives seldom.
+
+    Most nodes fail on a rule's first predicate: what few fail on comes later in it.
+    """
+    counts = reasons(attempts)
+    totals = Counter(a.rule for a in attempts)
+    first: dict[tuple[str, str], Attempt] = {}
+    for attempt in attempts:
+        if attempt.miss is not None:
+            first.setdefault((attempt.rule, attempt.miss.reason), attempt)
+    return [first[key] for key in sorted(first, key=lambda key: counts[key] / totals[key[0]])]

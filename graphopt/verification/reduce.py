@@ -10,6 +10,7 @@ Source: A. Zeller, R. Hildebrandt, Simplifying and Isolating Failure-Inducing In
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -164,9 +165,10 @@ class _Reducer:
         except GraphoptError:
             return False
 
-    def _try(self, candidate: tuple[Model, Feeds] | None) -> bool:
-        """Adopt `candidate` if it still fails."""
-        if candidate is None or self.late or not self.holds(*candidate):
+    def _try(self, move: Callable[[], tuple[Model, Feeds] | None]) -> bool:
+        """Adopt what `move` makes if it still fails. Once the time is up, nothing is made any more."""
+        candidate = None if self.late else move()
+        if candidate is None or not self.holds(*candidate):
             return False
         # As it will be when it is read from a file: with shapes inferred anew.
         self.model, self.feeds = load(candidate[0]), candidate[1]
@@ -193,7 +195,7 @@ class _Reducer:
                 return
             seen = keep
             for static in (False, True):
-                if self._try(self._cut({name or "" for name in keep}, static)):
+                if self._try(functools.partial(self._cut, {name or "" for name in keep}, static)):
                     return
 
     def _cut(self, keep: set[str], static: bool = False) -> tuple[Model, Feeds] | None:
@@ -207,7 +209,7 @@ class _Reducer:
             start, shorter = 0, False
             while start < len(kept):
                 rest = kept[:start] + kept[start + size :]
-                if rest and self._try(self._cut(set(rest))):
+                if rest and self._try(functools.partial(self._cut, set(rest))):
                     left = {node.name for node in self.model.graph}
                     kept = [name for name in rest if name in left]
                     shorter = True
@@ -246,42 +248,42 @@ class _Reducer:
         if len(names) < 2:
             return
         for name in names:
-            if self._try(moves.with_outputs(self.model, {name}, self.feeds)):
+            if self._try(functools.partial(moves.with_outputs, self.model, {name}, self.feeds)):
                 return
         for name in names:
             rest = {value.name or "" for value in self.model.graph.outputs} - {name}
-            self._try(moves.with_outputs(self.model, rest, self.feeds))
+            self._try(functools.partial(moves.with_outputs, self.model, rest, self.feeds))
 
     def take_branches(self) -> None:
         """Put a branch in place of its If."""
         for name, branch in moves.branches(self.model):
-            self._try(moves.take_branch(self.model, name, branch, self.feeds))
+            self._try(functools.partial(moves.take_branch, self.model, name, branch, self.feeds))
 
     def bypass_nodes(self) -> None:
         """Make users of a node use what it used."""
         for name, out, position in moves.bypasses(self.model):
-            self._try(moves.bypass(self.model, name, out, position, self.feeds))
+            self._try(functools.partial(moves.bypass, self.model, name, out, position, self.feeds))
 
     def fix_shapes(self) -> None:
         """Declare the shapes of the feeds."""
-        self._try(moves.with_fixed_shapes(self.model, self.feeds))
+        self._try(functools.partial(moves.with_fixed_shapes, self.model, self.feeds))
 
     def shrink_sizes(self) -> None:
         """Make axes shorter."""
         for size in moves.sizes(self.model, self.feeds):
             for smaller in dict.fromkeys((2, min(4, size - 1), (size + 1) // 2)):
-                if smaller < size and (
-                    self._try(moves.shrink(self.model, size, smaller, self.feeds, numbers=True))
-                    or self._try(moves.shrink(self.model, size, smaller, self.feeds, numbers=False))
+                move = functools.partial(moves.shrink, self.model, size, smaller, self.feeds)
+                if smaller < size and any(
+                    self._try(functools.partial(move, numbers=numbers)) for numbers in (True, False)
                 ):
                     break
 
     def replace_data(self) -> None:
         """Replace weights, then inputs, by seeded numbers: the owner's data is nobody else's business."""
         names = moves.weights(self.model)
-        if names and not self._try((moves.seeded(self.model, names), self.feeds)):
+        if names and not self._try(functools.partial(moves.seeded, self.model, names, self.feeds)):
             for name in names:
-                self._try((moves.seeded(self.model, [name]), self.feeds))
+                self._try(functools.partial(moves.seeded, self.model, [name], self.feeds))
         sizes = {
             str(dim.value): self.feeds[value.name].shape[axis]
             for value in self.model.graph.inputs
@@ -293,7 +295,7 @@ class _Reducer:
             generated = generate_feeds(self.model, dims=sizes)
         except GraphoptError:
             return
-        self._try((self.model, generated))
+        self._try(lambda: (self.model, generated))
 
 
 def _grown(top: Mapping[str | None, Node], core: set[str | None], radius: int) -> set[str | None]:

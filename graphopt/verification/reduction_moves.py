@@ -276,7 +276,7 @@ def weights(model: Model) -> list[str]:
     ]
 
 
-def seeded(model: Model, names: Sequence[str]) -> Model:
+def seeded(model: Model, names: Sequence[str], feeds: Feeds) -> tuple[Model, Feeds]:
     """The constants called `names` hold random numbers instead: standard normal, seeded with the name."""
     result = model.clone()
     for name in names:
@@ -286,4 +286,4 @@ def seeded(model: Model, names: Sequence[str]) -> Model:
         random = np.random.default_rng(zlib.crc32(name.encode()))
         numbers = random.standard_normal(tuple(tensor.shape.numpy())).astype(np.float32)
         _set_constant(value, numbers.round(2).astype(tensor.dtype.numpy()))
-    return result
+    return result, feeds
