@@ -91,12 +91,13 @@ def cached(name: str, cls: str, config: dict[str, Any], heads: int, width: int, 
         outputs,
         axes,
         (16, 24),
+        least=1,
     )
 
 
 def encoder(name: str, cls: str, config: dict[str, Any], output: str = "last_hidden_state", **fixed: Any) -> Entry:
     build = named(cls, config, ("input_ids", "attention_mask"), (output,), **fixed)
-    return Entry(name, build, text, (output,), TEXT)
+    return Entry(name, build, text, (output,), TEXT, least=2)
 
 
 def decoder(name: str, cls: str, config: dict[str, Any], **fixed: Any) -> Entry:
@@ -199,7 +200,7 @@ def entries() -> list[Entry]:
               "max_position_embeddings": 128}  # fmt: skip
     moe = {**DECODER, "num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 128}
     return [
-        Entry("bert", named("BertModel", ENCODER, typed, bert), typed_text, bert, types),
+        Entry("bert", named("BertModel", ENCODER, typed, bert), typed_text, bert, types, least=2),
         decoder("gpt2", "GPT2LMHeadModel", GPT2),
         decoder("llama", "LlamaForCausalLM", DECODER),
         vision("vit", "ViTForImageClassification", VIT, "logits"),
@@ -208,7 +209,7 @@ def entries() -> list[Entry]:
         encoder("t5-encoder", "T5EncoderModel", T5),
         Entry(
             "t5", named("T5ForConditionalGeneration", T5, (*ids, "decoder_input_ids"), ("logits",), use_cache=False),
-            seq2seq, ("logits",), generation,
+            seq2seq, ("logits",), generation, least=2,
         ),
         cached("gpt2-past", "GPT2LMHeadModel", GPT2, 4, 32),
         cached("llama-past", "LlamaForCausalLM", DECODER, 2, 32),
