@@ -3,9 +3,9 @@
     python benchmarks/optimizer.py FOLDER [--only bert,resnet] [--seconds 2] [--json FILE]
                                    [--peers onnxsim,ort --peer-python PYTHON]
 
-Beside ``X.onnx`` are its feeds: ``X.npz`` and, at other sizes, ``X.2.npz`` and ``X.3.npz``; without them
-they are generated. ``plain`` is ``graphopt.optimize(model)``, ``cpu`` is what ``target="cpu"`` makes of it; peers
-are measured in the same run. For each:
+Beside ``X.onnx`` are its feeds: ``X.npz`` and, at other sizes, ``X.2.npz`` and ``X.3.npz``; without
+them they are generated. ``plain`` is ``graphopt.optimize(model)``, ``cpu`` what ``target="cpu"`` makes
+of it; peers are measured in the same run. For each:
 
 * nodes after / before, in subgraphs and functions too (``Constant`` nodes count, as everywhere);
 * results against the raw model on ONNX Runtime without its optimisations, at every size, of the output
@@ -63,10 +63,7 @@ def count_nodes(model: onnx.ModelProto) -> int:
 
 
 def interface(model: onnx.ModelProto) -> tuple[list[Any], list[Any]]:
-    """The inputs, in order, as they are declared, and of the outputs names, types and shapes.
-
-    A size that an output's shape gives a name is None: an optimiser may find out what it is.
-    """
+    """The inputs, in order, as they are declared, and of the outputs names, types and shapes."""
     constant = {each.name for each in model.graph.initializer} if model.ir_version < 4 else set()
     inputs = [
         (each.name, each.type.SerializeToString(deterministic=True))
@@ -76,21 +73,26 @@ def interface(model: onnx.ModelProto) -> tuple[list[Any], list[Any]]:
     outputs = []
     for each in model.graph.output:
         tensor = each.type.tensor_type
-        outputs.append((each.name, each.type.WhichOneof("value"), tensor.elem_type, [*map(_size, tensor.shape.dim)]))
+        outputs.append(
+            (each.name, each.type.WhichOneof("value"), tensor.elem_type, [*map(_size, tensor.shape.dim)])
+        )
     return inputs, outputs
 
 
-def _size(dim: onnx.TensorShapeProto.Dimension) -> int | None:
-    return dim.dim_value if dim.HasField("dim_value") else None
+def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str:
+    return dim.dim_value if dim.HasField("dim_value") else dim.dim_param
 
 
 def same_interface(raw: onnx.ModelProto, made: onnx.ModelProto) -> bool:
-    """Whether the inputs are the same, and the outputs but for sizes that became known."""
+    """Whether the inputs are the same, and the outputs too, but for sizes that became known."""
     (inputs, outputs), (new_inputs, new_outputs) = interface(raw), interface(made)
     if inputs != new_inputs or len(outputs) != len(new_outputs):
         return False
     for (*old, shape), (*new, new_shape) in zip(outputs, new_outputs, strict=True):
-        known = all(a is None or a == b for a, b in zip(shape, new_shape, strict=False))
+        known = all(
+            a == b or (isinstance(a, str) and isinstance(b, int))
+            for a, b in zip(shape, new_shape, strict=False)
+        )
         if old != new or not known or (shape and len(shape) != len(new_shape)):
             return False
     return True
@@ -122,7 +124,7 @@ def optimize_ours(name: str, path: Path, output: Path) -> tuple[float, dict[str,
     run_by = plan("ORT_ENABLE_ALL")
     if name != "plain":
         executable = graphopt.compile(path, name)
-        output.write_bytes(executable.model_path_or_bytes())
+        graphopt.save(executable.model, output)
         run_by = json.loads(json.dumps(executable.manifest["onnxruntime"]))
         run_by["session_options"]["intra_op_num_threads"] = 1
     return seconds, run_by
@@ -149,7 +151,7 @@ def problem_of(report: VerifyReport) -> str | None:
 
 def check(session: Callable[[Feeds], Mapping[str, Any]], path: Path, feeds: Sequence[Feeds]) -> str | None:
     """What differs from the raw model without ONNX Runtime's optimisations; None when nothing does."""
-    return problem_of(verify(lambda one: session(one), path, feeds_list=feeds, isolate=False))
+    return problem_of(verify(session, path, feeds_list=feeds, isolate=False))
 
 
 def wrong(path: Path, output: Path, feeds: Sequence[Feeds], run_by: Mapping[str, Any]) -> list[str]:
@@ -267,9 +269,18 @@ def measure_all(paths: Sequence[Path], arguments: argparse.Namespace) -> Iterato
     """A row for each model, from a child process each."""
     for path in paths:
         options = ["--one", "--seconds", str(arguments.seconds), "--peers", arguments.peers]
-        script = [sys.executable, str(Path(__file__)), str(path), *options, "--peer-python", arguments.peer_python]
+        script = [
+            sys.executable,
+            str(Path(__file__)),
+            str(path),
+            *options,
+            "--peer-python",
+            arguments.peer_python,
+        ]
         try:
-            done = subprocess.run(script, capture_output=True, text=True, timeout=arguments.timeout, check=False)
+            done = subprocess.run(
+                script, capture_output=True, text=True, timeout=arguments.timeout, check=False
+            )
         except subprocess.TimeoutExpired:
             yield {"model": path.stem, "failed": f"not done in {arguments.timeout:g} s"}
             continue
@@ -294,7 +305,11 @@ def cells(row: Mapping[str, Any], names: Sequence[str]) -> str:
         way = row["ways"][name]
         latency = way.get("latency")
         ratio = f"{way['nodes'] / max(row['nodes'], 1):6.2f}" if "nodes" in way else "     -"
-        spread = f"{latency['ratio']:6.3f} [{latency['low']:.2f} {latency['high']:.2f}]" if latency else f"{'-':>18}"
+        spread = (
+            f"{latency['ratio']:6.3f} [{latency['low']:.2f} {latency['high']:.2f}]"
+            if latency
+            else f"{'-':>18}"
+        )
         cost = 1000 * way["seconds"] / max(row["nodes"], 1) if "seconds" in way else math.nan
         text += f" | {ratio} {spread} {cost:6.2f} {'WRONG' if way['wrong'] else 'ok':5}"
     return text
@@ -336,7 +351,9 @@ def main() -> int:
         return 0
     beginnings = tuple((arguments.only or "").split(","))
     paths = [p for p in sorted(arguments.folder.glob("*.onnx")) if p.name.startswith(beginnings)]
-    print(f"{'model':34} {'nodes':>6}" + "".join(f" | {n:>6} latency [quartiles] ms/node     " for n in names))
+    print(
+        f"{'model':34} {'nodes':>6}" + "".join(f" | {n:>6} latency [quartiles] ms/node     " for n in names)
+    )
     rows = []
     for row in measure_all(paths, arguments):
         rows.append(row)

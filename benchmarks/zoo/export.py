@@ -3,11 +3,11 @@
     python benchmarks/zoo/export.py FOLDER [--only bert,resnet] [--timeout 300]
 
 Needs ``pip install 'graphopt[zoo]'``; fetches nothing. Each model is exported by both exporters of
-torch, with static and with dynamic shapes, as ``NAME-EXPORTER-SHAPES.onnx``, with feeds beside it:
-``….npz``, and where shapes are dynamic ``….2.npz`` and ``….3.npz`` at a second and at a very small size. A file appears when it is whole,
-and a model that is there already is not made again. ``raw`` is without the exporter's own folding.
-Every model runs in a child process, so that one that fails leaves the others alone; the failures are
-printed at the end and written to ``FAILURES.txt``.
+torch, with static and with dynamic shapes, as ``NAME-EXPORTER-SHAPES.onnx``; ``raw`` is without the
+exporter's own folding. Feeds are beside it: ``….npz``, and where shapes are dynamic ``….2.npz`` and
+``….3.npz`` at a second and at a very small size. A file appears when it is whole, and a model that is
+there already is not made again. Every model runs in a child process, so that one that fails leaves the
+others alone; the failures are printed at the end and written to ``FAILURES.txt``.
 """
 
 from __future__ import annotations

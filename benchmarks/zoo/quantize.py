@@ -14,11 +14,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
 
-STATIC = ("resnet-script13-static", "mobilenetv3-script17-dynamic", "bert-script17-dynamic", "unet-script17-dynamic",
-          "vit-script13-static")  # fmt: skip
-DYNAMIC = ("bert-script17-dynamic", "gpt2-script13-static", "t5-encoder-script17-dynamic", "lstm-script17-dynamic")
+STATIC = (
+    "resnet-script13-static",
+    "mobilenetv3-script17-dynamic",
+    "bert-script17-dynamic",
+    "unet-script17-dynamic",
+    "vit-script13-static",
+)
+DYNAMIC = (
+    "bert-script17-dynamic",
+    "gpt2-script13-static",
+    "t5-encoder-script17-dynamic",
+    "lstm-script17-dynamic",
+)
 
 
 class Feeds(CalibrationDataReader):
@@ -43,7 +59,9 @@ def main() -> None:
             feeds = sorted(folder.glob(f"{name}.*npz"))
             draft = folder / f".{target.name}"
             if suffix == "qdq":
-                quantize_static(source, draft, Feeds(feeds[-1:]), quant_format=QuantFormat.QDQ, per_channel=True)
+                quantize_static(
+                    source, draft, Feeds(feeds[-1:]), quant_format=QuantFormat.QDQ, per_channel=True
+                )
             else:
                 quantize_dynamic(source, draft, weight_type=QuantType.QInt8)
             for file in feeds:
