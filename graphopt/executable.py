@@ -120,7 +120,9 @@ class Executable:
             # More than one protobuf holds: a file with its weights beside it, kept as long as this is.
             if self._scratch is None:
                 self._scratch = tempfile.TemporaryDirectory(prefix="graphopt-model-")
-                save(self.model, Path(self._scratch.name) / artifact.MODEL, external_data=True)
+                save(
+                    self.model, Path(self._scratch.name) / artifact.MODEL, external_data=True, declared=False
+                )
             return Path(self._scratch.name) / artifact.MODEL
         import onnx_ir
 
@@ -138,7 +140,9 @@ class Executable:
         files: dict[str, bytes | artifact.Writer] = {
             **self.files,
             "report.json": (json.dumps(self.report, indent=1, sort_keys=True) + "\n").encode(),
-            artifact.MODEL: lambda scratch: save(self.model, scratch / artifact.MODEL, external_data=True),
+            artifact.MODEL: lambda scratch: save(
+                self.model, scratch / artifact.MODEL, external_data=True, declared=False
+            ),
         }
         manifest = {
             **self.manifest,

@@ -24,6 +24,7 @@ class Entry:
         dynamic: The dynamic axes of each input, by name.
         sizes: The size of the first and of the second feeds.
         resize: Whether the size is dynamic too; only the batch is otherwise.
+        least: A very small size, if it means something to the model; texts of two tokens are all padding.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Entry:
     dynamic: dict[str, dict[int, str]] = field(default_factory=dict)
     sizes: tuple[int, int] = (32, 48)
     resize: bool = True
+    least: int | None = None
 
 
 class Named(nn.Module):

@@ -3,11 +3,11 @@
     python benchmarks/zoo/export.py FOLDER [--only bert,resnet] [--timeout 300]
 
 Needs ``pip install 'graphopt[zoo]'``; fetches nothing. Each model is exported by both exporters of
-torch, with static and with dynamic shapes, as ``NAME-EXPORTER-SHAPES.onnx``, with feeds beside it:
-``….npz``, and ``….2.npz`` at a second size where shapes are dynamic. A file appears when it is whole,
-and what is there already is not made again. ``raw`` is without the exporter's own folding.
-Every model runs in a child process, so that one that fails leaves the others alone; the failures are
-printed at the end and written to ``FAILURES.txt``.
+torch, with static and with dynamic shapes, as ``NAME-EXPORTER-SHAPES.onnx``; ``raw`` is without the
+exporter's own folding. Feeds are beside it: ``….npz``, and where shapes are dynamic ``….2.npz`` and
+``….3.npz`` at a second and at a very small size. A file appears when it is whole, and a model that is
+there already is not made again. Every model runs in a child process, so that one that fails leaves the
+others alone; the failures are printed at the end and written to ``FAILURES.txt``.
 """
 
 from __future__ import annotations
@@ -104,26 +104,34 @@ def shape_tree(module: torch.nn.Module, shapes: tuple[Any, ...]) -> tuple[Any, .
 
 def publish(entry: Entry, variant: Variant, draft: Path, folder: Path) -> list[str]:
     """Checks that the draft runs, then moves it and its feeds into the folder; returns what was wrong."""
-    problems = []
+    onnx.checker.check_model(str(draft), full_check=False)
+    problems = write_feeds(entry, variant, draft, folder)
+    os.replace(draft, folder / f"{entry.name}-{variant.suffix}.onnx")
+    return problems
+
+
+def write_feeds(entry: Entry, variant: Variant, model: Path, folder: Path) -> list[str]:
+    """Writes the feeds of each size that the model runs at; it has to at the first."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
-    onnx.checker.check_model(str(draft), full_check=False)
-    session = onnxruntime.InferenceSession(str(draft), options, providers=["CPUExecutionProvider"])
-    batch = 2 if variant.dynamic else 1
-    feeds = feeds_of(session, entry.inputs(batch, entry.sizes[0]))
-    session.run(None, feeds)
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     stem = f"{entry.name}-{variant.suffix}"
-    np.savez(folder / f"{stem}.npz", **feeds)
+    sizes = {"": (2 if variant.dynamic else 1, entry.sizes[0])}
     if variant.dynamic:
-        size = entry.sizes[1] if entry.resize else entry.sizes[0]
-        second = feeds_of(session, entry.inputs(3, size))
+        sizes[".2"] = (3, entry.sizes[1] if entry.resize else entry.sizes[0])
+        if entry.least is not None:
+            sizes[".3"] = (1, entry.least)
+    problems = []
+    for suffix, (batch, size) in sizes.items():
+        feeds = feeds_of(session, entry.inputs(batch, size))
         try:
-            session.run(None, second)
-            np.savez(folder / f"{stem}.2.npz", **second)
+            session.run(None, feeds)
+            np.savez(folder / f"{stem}{suffix}.npz", **feeds)
         except Exception as error:
-            problems.append(f"{stem} does not run at the second size: {first_line(error)}")
-    os.replace(draft, folder / f"{stem}.onnx")
+            if not suffix:
+                raise
+            problems.append(f"{stem} does not run at batch {batch}, size {size}: {first_line(error)}")
     return problems
 
 
@@ -138,10 +146,12 @@ def export_entry(entry: Entry, variants: list[Variant], folder: Path, problems: 
     warnings.filterwarnings("ignore")
     for variant in variants:
         stem = f"{entry.name}-{variant.suffix}"
-        if (folder / f"{stem}.onnx").exists():
-            continue
-        draft = folder / f".{stem}.onnx"
+        draft, made = folder / f".{stem}.onnx", folder / f"{stem}.onnx"
         try:
+            if made.exists():
+                for problem in write_feeds(entry, variant, made, folder):
+                    problems.put(problem)
+                continue
             torch.manual_seed(0)
             with contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
                 module = entry.build().eval()

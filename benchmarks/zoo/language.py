@@ -69,7 +69,10 @@ class Cached(nn.Module):
 
 def cached_inputs(heads: int, width: int, layers: int) -> Callable[[int, int], Inputs]:
     def inputs(batch: int, length: int) -> Inputs:
-        made = {"input_ids": tokens(batch, 3), "attention_mask": torch.ones(batch, length + 3, dtype=torch.int64)}
+        made = {
+            "input_ids": tokens(batch, 3),
+            "attention_mask": torch.ones(batch, length + 3, dtype=torch.int64),
+        }
         if batch > 1:
             made["attention_mask"][1, :4] = 0
         for layer in range(layers):
@@ -91,12 +94,15 @@ def cached(name: str, cls: str, config: dict[str, Any], heads: int, width: int, 
         outputs,
         axes,
         (16, 24),
+        least=1,
     )
 
 
-def encoder(name: str, cls: str, config: dict[str, Any], output: str = "last_hidden_state", **fixed: Any) -> Entry:
+def encoder(
+    name: str, cls: str, config: dict[str, Any], output: str = "last_hidden_state", **fixed: Any
+) -> Entry:
     build = named(cls, config, ("input_ids", "attention_mask"), (output,), **fixed)
-    return Entry(name, build, text, (output,), TEXT)
+    return Entry(name, build, text, (output,), TEXT, least=2)
 
 
 def decoder(name: str, cls: str, config: dict[str, Any], **fixed: Any) -> Entry:
@@ -117,13 +123,27 @@ WHISPER = {"vocab_size": 1000, "num_mel_bins": 40, "d_model": 128, "encoder_laye
            "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 256,
            "decoder_ffn_dim": 256, "max_source_positions": 50, "max_target_positions": 64, "pad_token_id": 0,
            "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}  # fmt: skip
-CLIP_TEXT = {**ENCODER, "max_position_embeddings": 77, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+CLIP_TEXT = {
+    **ENCODER,
+    "max_position_embeddings": 77,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
 CLIP = {"text_config": CLIP_TEXT, "vision_config": VIT, "projection_dim": 64}
-SWIN = {"image_size": 64, "patch_size": 4, "embed_dim": 32, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4}
+SWIN = {
+    "image_size": 64,
+    "patch_size": 4,
+    "embed_dim": 32,
+    "depths": [2, 2],
+    "num_heads": [2, 4],
+    "window_size": 4,
+}
 DEBERTA = {**ENCODER, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 32,
            "share_att_key": True, "norm_rel_ebd": "layer_norm", "type_vocab_size": 0}  # fmt: skip
 WAV2VEC = {"vocab_size": 32, "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
-           "intermediate_size": 256, "conv_dim": [32, 32, 32], "conv_kernel": [10, 3, 3], "conv_stride": [5, 2, 2],
+           "intermediate_size": 256, "conv_dim": [32, 32, 32],
+           "conv_kernel": [10, 3, 3], "conv_stride": [5, 2, 2],
            "num_feat_extract_layers": 3, "num_conv_pos_embeddings": 16,
            "num_conv_pos_embedding_groups": 4}  # fmt: skip
 SEGFORMER = {"num_encoder_blocks": 2, "depths": [1, 1], "sr_ratios": [4, 2], "hidden_sizes": [32, 64],
@@ -158,7 +178,9 @@ def seq2seq(batch: int, length: int) -> Inputs:
 
 def detr() -> nn.Module:
     """DETR over a small ResNet of transformers' own."""
-    backbone = transformers.ResNetConfig(embedding_size=16, hidden_sizes=[32, 64], depths=[1, 1], out_features=["stage2"])
+    backbone = transformers.ResNetConfig(
+        embedding_size=16, hidden_sizes=[32, 64], depths=[1, 1], out_features=["stage2"]
+    )
     config = transformers.DetrConfig(
         use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, backbone_config=backbone,
         d_model=64, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4,
@@ -199,7 +221,7 @@ def entries() -> list[Entry]:
               "max_position_embeddings": 128}  # fmt: skip
     moe = {**DECODER, "num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 128}
     return [
-        Entry("bert", named("BertModel", ENCODER, typed, bert), typed_text, bert, types),
+        Entry("bert", named("BertModel", ENCODER, typed, bert), typed_text, bert, types, least=2),
         decoder("gpt2", "GPT2LMHeadModel", GPT2),
         decoder("llama", "LlamaForCausalLM", DECODER),
         vision("vit", "ViTForImageClassification", VIT, "logits"),
@@ -207,8 +229,10 @@ def entries() -> list[Entry]:
         decoder("llama-sdpa", "LlamaForCausalLM", DECODER, attention="sdpa"),
         encoder("t5-encoder", "T5EncoderModel", T5),
         Entry(
-            "t5", named("T5ForConditionalGeneration", T5, (*ids, "decoder_input_ids"), ("logits",), use_cache=False),
-            seq2seq, ("logits",), generation,
+            "t5",
+            named("T5ForConditionalGeneration", T5, (*ids, "decoder_input_ids"), ("logits",),
+                  use_cache=False),
+            seq2seq, ("logits",), generation, least=2,
         ),
         cached("gpt2-past", "GPT2LMHeadModel", GPT2, 4, 32),
         cached("llama-past", "LlamaForCausalLM", DECODER, 2, 32),
@@ -241,9 +265,11 @@ def entries() -> list[Entry]:
         decoder("mistral", "MistralForCausalLM", {**DECODER, "sliding_window": 16}),
         decoder("phi", "PhiForCausalLM", {**DECODER, "num_key_value_heads": 4}),
         decoder("opt", "OPTForCausalLM", {"vocab_size": 1000, "hidden_size": 128, "num_hidden_layers": 2,
-                                          "num_attention_heads": 4, "ffn_dim": 512, "word_embed_proj_dim": 128,
+                                          "num_attention_heads": 4, "ffn_dim": 512,
+                                          "word_embed_proj_dim": 128,
                                           "max_position_embeddings": 128, "pad_token_id": 1}),
-        decoder("bloom", "BloomForCausalLM", {"vocab_size": 1000, "hidden_size": 128, "n_layer": 2, "n_head": 4}),
+        decoder("bloom", "BloomForCausalLM",
+                {"vocab_size": 1000, "hidden_size": 128, "n_layer": 2, "n_head": 4}),
         decoder("gpt-neox", "GPTNeoXForCausalLM", ENCODER),
         decoder("mixtral", "MixtralForCausalLM", moe),
         vision("segformer", "SegformerForSemanticSegmentation", SEGFORMER, "logits"),
@@ -251,7 +277,8 @@ def entries() -> list[Entry]:
         Entry("wav2vec2", named("Wav2Vec2ForCTC", WAV2VEC, ("input_values",), ("logits",)),
               lambda batch, size: {"input_values": noise(batch, 50 * size)}, ("logits",), speech),
         vision("mobilevit", "MobileViTForImageClassification",
-               {"image_size": 64, "hidden_sizes": [32, 48, 64], "neck_hidden_sizes": [8, 16, 24, 32, 48, 64, 128],
+               {"image_size": 64, "hidden_sizes": [32, 48, 64],
+                "neck_hidden_sizes": [8, 16, 24, 32, 48, 64, 128],
                 "num_attention_heads": 4}, "logits"),
         vision("beit", "BeitForImageClassification",
                {**VIT, "use_relative_position_bias": True}, "logits"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from entry import Entry, Inputs, noise, tokens
 from torch import Tensor, nn
@@ -23,7 +25,11 @@ class Bottleneck(nn.Module):
         super().__init__()
         outputs = 4 * width
         self.body = nn.Sequential(
-            conv(inputs, width, 1), nn.ReLU(), conv(width, width, 3, stride), nn.ReLU(), conv(width, outputs, 1)
+            conv(inputs, width, 1),
+            nn.ReLU(),
+            conv(width, width, 3, stride),
+            nn.ReLU(),
+            conv(width, outputs, 1),
         )
         same = stride == 1 and inputs == outputs
         self.shortcut = nn.Identity() if same else conv(inputs, outputs, 1, stride)
@@ -78,7 +84,9 @@ class InvertedResidual(nn.Module):
             act,
             conv(width, width, kernel, stride, width),
             act,
-            SqueezeExcite(width, max(8, width // 4), nn.ReLU() if isinstance(gate, nn.Hardsigmoid) else act, gate),
+            SqueezeExcite(
+                width, max(8, width // 4), nn.ReLU() if isinstance(gate, nn.Hardsigmoid) else act, gate
+            ),
             conv(width, outputs, 1),
         )
         self.residual = stride == 1 and inputs == outputs
@@ -120,10 +128,10 @@ class UNet(nn.Module):
         self.bilinear = bilinear
         sizes = [width << level for level in range(4)]
         self.first = DoubleConv(3, width)
-        self.down = nn.ModuleList(DoubleConv(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.down = nn.ModuleList(DoubleConv(a, b) for a, b in itertools.pairwise(sizes))
         self.up = nn.ModuleList(
             nn.Conv2d(b, a, 1) if bilinear else nn.ConvTranspose2d(b, a, 2, 2)
-            for a, b in zip(sizes, sizes[1:], strict=False)
+            for a, b in itertools.pairwise(sizes)
         )
         self.merge = nn.ModuleList(DoubleConv(2 * a, a) for a in sizes[:-1])
         self.last = nn.Conv2d(width, 2, 1)
@@ -136,7 +144,9 @@ class UNet(nn.Module):
         for level in reversed(range(len(skips))):
             skip = skips[level]
             if self.bilinear:
-                x = self.up[level](F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False))
+                x = self.up[level](
+                    F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
+                )
             else:
                 x = self.up[level](x)
                 rows, columns = skip.shape[2] - x.shape[2], skip.shape[3] - x.shape[3]
@@ -165,7 +175,11 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
         y = self.norm(x)
         source = y if context is None else context
-        query, key, value = self.split(self.query(y)), self.split(self.key(source)), self.split(self.value(source))
+        query, key, value = (
+            self.split(self.query(y)),
+            self.split(self.key(source)),
+            self.split(self.value(source)),
+        )
         scores = torch.bmm(query, key.transpose(1, 2)) * (query.shape[-1] ** -0.5)
         mixed = torch.bmm(scores.softmax(-1), value)
         batch, length, channels = x.shape
@@ -230,7 +244,10 @@ class DiffusionUNet(nn.Module):
         self.first = nn.Conv2d(4, width, 3, padding=1)
         self.down1, self.attend1 = TimedResidual(width, width, time), SpatialTransformer(width, context)
         self.down = nn.Conv2d(width, width, 3, 2, 1)
-        self.down2, self.attend2 = TimedResidual(width, 2 * width, time), SpatialTransformer(2 * width, context)
+        self.down2, self.attend2 = (
+            TimedResidual(width, 2 * width, time),
+            SpatialTransformer(2 * width, context),
+        )
         self.up = nn.Conv2d(2 * width, 2 * width, 3, padding=1)
         self.up1, self.attend3 = TimedResidual(3 * width, width, time), SpatialTransformer(width, context)
         self.norm, self.last = nn.GroupNorm(8, width), nn.Conv2d(width, 4, 3, padding=1)
@@ -276,7 +293,9 @@ class Focus(nn.Module):
         self.reduce = conv(2 * width, width, 1)
         self.spread = nn.Sequential(conv(4 * width, 2 * width, 1), nn.SiLU())
         self.head = nn.Conv2d(2 * width, 3 * 9, 1)
-        self.register_buffer("anchors", torch.tensor([[10.0, 13.0], [16.0, 30.0], [33.0, 23.0]]).view(1, 3, 1, 1, 2))
+        self.register_buffer(
+            "anchors", torch.tensor([[10.0, 13.0], [16.0, 30.0], [33.0, 23.0]]).view(1, 3, 1, 1, 2)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.cat([x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2]], 1)
@@ -290,7 +309,11 @@ class Focus(nn.Module):
         batch, _, rows, columns = x.shape
         x = x.view(batch, 3, 9, rows, columns).permute(0, 1, 3, 4, 2).contiguous().sigmoid()
         across, down = torch.arange(columns), torch.arange(rows)
-        grid = torch.stack(torch.meshgrid(down, across, indexing="ij")[::-1], 2).view(1, 1, rows, columns, 2).float()
+        grid = (
+            torch.stack(torch.meshgrid(down, across, indexing="ij")[::-1], 2)
+            .view(1, 1, rows, columns, 2)
+            .float()
+        )
         centre = (x[..., 0:2] * 2.0 - 0.5 + grid) * 4.0
         size = (x[..., 2:4] * 2.0) ** 2 * self.anchors
         return torch.cat([centre, size, x[..., 4:]], -1).view(batch, -1, 9)
@@ -316,7 +339,9 @@ class TinyTransformer(nn.Module):
     def __init__(self, width: int = 64):
         super().__init__()
         self.embed = nn.Embedding(1000, width)
-        self.model = nn.Transformer(width, 4, 2, 2, 4 * width, batch_first=True, activation="gelu", norm_first=True)
+        self.model = nn.Transformer(
+            width, 4, 2, 2, 4 * width, batch_first=True, activation="gelu", norm_first=True
+        )
         self.head = nn.Linear(width, 1000)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
@@ -334,7 +359,11 @@ def odd_image(batch: int, side: int) -> Inputs:
 
 def latent(batch: int, side: int) -> Inputs:
     step = torch.arange(1, batch + 1, dtype=torch.int64) * 37
-    return {"sample": noise(batch, 4, side, side), "timestep": step, "context": noise(batch, side // 2 + 3, 64)}
+    return {
+        "sample": noise(batch, 4, side, side),
+        "timestep": step,
+        "context": noise(batch, side // 2 + 3, 64),
+    }
 
 
 BATCH = {"image": {0: "batch"}}
@@ -363,10 +392,14 @@ def entries() -> list[Entry]:
     return [
         Entry("resnet", ResNet, image, ("logits",), BATCH, (96, 64), resize=False),
         Entry("unet", UNet, odd_image, ("mask",), SPACE, (64, 82)),
-        Entry("mobilenetv3", lambda: mobile_network(hard, hard_gate), image, ("logits",), BATCH, (96, 64), False),
-        Entry("efficientnet", lambda: mobile_network(swish, sigmoid), image, ("logits",), BATCH, (96, 64), False),
-        Entry("lstm", lambda: Recurrent(nn.LSTM), ids, ("scores",), IDS),
-        Entry("gru", lambda: Recurrent(nn.GRU), ids, ("scores",), IDS),
+        Entry(
+            "mobilenetv3", lambda: mobile_network(hard, hard_gate), image, ("logits",), BATCH, (96, 64), False
+        ),
+        Entry(
+            "efficientnet", lambda: mobile_network(swish, sigmoid), image, ("logits",), BATCH, (96, 64), False
+        ),
+        Entry("lstm", lambda: Recurrent(nn.LSTM), ids, ("scores",), IDS, least=1),
+        Entry("gru", lambda: Recurrent(nn.GRU), ids, ("scores",), IDS, least=1),
         Entry("diffusion-unet", DiffusionUNet, latent, ("noise",), LATENT, (16, 24)),
         Entry("yolo", Focus, image, ("boxes",), SPACE, (96, 128)),
         Entry("unet-bilinear", lambda: UNet(bilinear=True), odd_image, ("mask",), SPACE, (64, 82)),

@@ -14,7 +14,18 @@ from onnx_ir import TypeProtocol
 from onnx_ir.passes import common
 
 from graphopt.errors import ModelError
-from graphopt.ir import Attr, AttributeType, Graph, Model, Node, OptionalType, Shape, Value, provenance
+from graphopt.ir import (
+    Attr,
+    AttributeType,
+    Graph,
+    Model,
+    Node,
+    OptionalType,
+    Shape,
+    Value,
+    interface,
+    provenance,
+)
 from graphopt.ir.edit import Namer
 from graphopt.ir.operators import check_operators, type_text
 from graphopt.ir.opset import CANONICAL_OPSET, upgrade
@@ -37,6 +48,7 @@ def normalize(model: Model) -> Model:
             if a graph output is declared with another type than it has.
     """
     declared = [(v.name, v.type) for v in model.graph.outputs]
+    interface.record(model)
     if model.functions:
         inline_functions(model)
     _hide_initializers_of_old_models(model)

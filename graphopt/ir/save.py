@@ -34,6 +34,7 @@ from graphopt.ir import (
     Shape,
     TensorProtocol,
     Value,
+    interface,
     tensor,
 )
 from graphopt.ir.external import CHUNK_BYTES, MappedTensor
@@ -47,7 +48,13 @@ ALIGNMENT_BYTES = 4096
 """Offsets of tensors of at least this size are multiples of it, so that readers can map them."""
 
 
-def save(model: Model, path: str | os.PathLike[str], *, external_data: bool | None = None) -> None:
+def save(
+    model: Model,
+    path: str | os.PathLike[str],
+    *,
+    external_data: bool | None = None,
+    declared: bool = True,
+) -> None:
     """Write `model` to `path`, completely or not at all.
 
     Weights that lie in another file are copied, so that what is written stands on its own; writing over
@@ -57,6 +64,8 @@ def save(model: Model, path: str | os.PathLike[str], *, external_data: bool | No
         path: the suffix decides the form as in :func:`graphopt.ir.io.load`; anything else is protobuf.
         external_data: whether to write the weights into ``<path>.data`` beside it, a piece at a time.
             None does so where they are larger than :data:`EXTERNAL_ABOVE_BYTES`.
+        declared: write the shapes of inputs and outputs as the model that was loaded declares them,
+            not as they are known inside.
 
     Raises:
         OutputError: GO111: the place cannot be written, or the model does not fit into one file.
@@ -72,7 +81,7 @@ def save(model: Model, path: str | os.PathLike[str], *, external_data: bool | No
         if total > MAX_PROTO_BYTES:
             raise _too_large(target, f"{total} bytes of weights")
         with _inlined(model, weights, {}):
-            data = _serialize(model, suffix, target)
+            data = _serialize(model, suffix, target, declared)
         with _Replacement(target) as graph_file:
             graph_file.write(data)
             graph_file.finish()
@@ -102,7 +111,7 @@ def save(model: Model, path: str | os.PathLike[str], *, external_data: bool | No
         for v, t in outside.items()
     }
     with _inlined(model, weights, placeholders):
-        data = _serialize(model, suffix, target)
+        data = _serialize(model, suffix, target, declared)
     with _Replacement(data_target) as data_file, _Replacement(target) as graph_file:
         for value, weight in outside.items():
             data_file.skip_to(layout[value])
@@ -195,10 +204,12 @@ def _own_attribute(attr: Attr) -> Attr:
     return attr
 
 
-def _serialize(model: Model, suffix: str, target: str) -> bytes:
+def _serialize(model: Model, suffix: str, target: str, declared: bool) -> bytes:
     """The file's bytes."""
     try:
         proto = onnx_ir.to_proto(model)
+        if declared:
+            interface.restore(proto, model)
         if suffix in TEXT_SUFFIXES:
             return onnx.printer.to_text(proto).encode()
         if suffix in FORMATS:
