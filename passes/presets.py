@@ -29,6 +29,7 @@ REFOLD = ("fold-constants", "fold-shapes")
 and what the fusions ask for is known sizes."""
 
 FUSE = (
+    "canonicalize-sums",
     "canonicalize-arithmetic",
     "fuse-pad",
     "fuse-bias",
@@ -65,7 +66,7 @@ def pipeline_text(
         steps += [*clean, *refold]
         if level >= 2:
             steps += [*FUSE, *_raised(target), "canonicalize-gates", "fuse-matmul-add", "push-transposes"]
-        steps += [*clean, *FINISH]
+        steps += [*clean, *(_selected(target) if level >= 2 else ()), *FINISH]
     steps += _precision(target, precision, keep_fp32, level)
     return ",".join(steps)
 
@@ -84,6 +85,11 @@ def _raised(target: Target | None) -> list[str]:
     if target is not None and target.is_xla:
         return ["raise-gelu{upgrade=true}", "raise-group-normalization{upgrade=true}"]
     return ["raise-gelu{upgrade=true}" if target is None or target.kind == "cpu" else "raise-gelu"]
+
+
+def _selected(target: Target | None) -> list[str]:
+    """Spellings for ONNX Runtime's CPU provider, where a model without a target is most likely to run."""
+    return ["select-residual-sums"] if target is None or target.kind == "cpu" else []
 
 
 def _precision(target: Target | None, precision: str | None, keep_fp32: str | None, level: int) -> list[str]:
