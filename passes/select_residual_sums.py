@@ -1,4 +1,4 @@
-"""select-residual-sums: the sum before a LayerNormalization, written so that ONNX Runtime does not fuse it."""
+"""select-residual-sums: sums before a LayerNormalization, written so that ONNX Runtime does not fuse them."""
 
 from __future__ import annotations
 
