@@ -89,7 +89,10 @@ def _raised(target: Target | None) -> list[str]:
 
 def _selected(target: Target | None) -> list[str]:
     """Spellings for ONNX Runtime's CPU provider, where a model without a target is most likely to run."""
-    return ["select-residual-sums", "select-global-pools"] if target is None or target.kind == "cpu" else []
+    if target is not None and target.kind != "cpu":
+        return []
+    lowered = ["lower-activations"] if target is not None else []
+    return ["select-residual-sums", "select-global-pools", *lowered]
 
 
 def _precision(target: Target | None, precision: str | None, keep_fp32: str | None, level: int) -> list[str]:
