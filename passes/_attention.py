@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphopt.ir import DataType, Node, Value
-from graphopt.ir.query import attribute, constant, is_op, only_use, rank, same_dim, scalar, static_shape
+from graphopt.ir.query import attribute, constant, is_op, rank, same_dim, scalar
 from graphopt.passes._attention_masks import (
     bounds,
     broadcasts_into,

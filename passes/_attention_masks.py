@@ -1,8 +1,8 @@
 """Masks of attention: what is added to scores, in the form that the Attention operator takes.
 
 The operator differs from ``Softmax(scores + mask)`` in the rows that the mask closes: where every key is
-at -inf it gives zeros, not NaN, and ONNX Runtime takes the lowest finite number for -inf there. A mask that may
-have such rows is changed so that both give the same.
+at -inf it gives zeros, not NaN, and ONNX Runtime takes the lowest finite number for -inf there. A mask
+that may have such rows is changed so that both give the same.
 """
 
 from __future__ import annotations
@@ -186,7 +186,8 @@ def expanded(mask: Value, scores: Value, sources: Sequence[Value], rewriter: Rew
     Args:
         sources: values that exist where `mask` does; one that has a size is asked for it at run time.
     """
-    assert mask.shape is not None and scores.shape is not None
+    assert mask.shape is not None
+    assert scores.shape is not None
     wanted, own = scores.shape.dims[-2:], mask.shape.dims[-2:]
     if len(own) == 2 and all(same_dim(a, b) for a, b in zip(own, wanted, strict=True)):
         return mask

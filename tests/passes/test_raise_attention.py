@@ -222,3 +222,84 @@ def test_the_opset_is_raised_only_if_asked_and_of_use() -> None:
     assert not RaiseAttention(upgrade=True).run(other).modified
     assert other.opset_imports[""] == 18
     assert "Softmax" in operators(other)
+
+
+SPLIT = """qr = Reshape(q, heads) qt = Transpose<perm = [0, 2, 1, 3]>(qr)
+    kr = Reshape(k, heads) kt = Transpose<perm = [0, 2, 3, 1]>(kr)
+    vr = Reshape(v, heads) vt = Transpose<perm = [0, 2, 1, 3]>(vr)
+    s = MatMul(qt, kt) t = Mul(s, c) w = Softmax<axis = -1>(t) o = MatMul(w, vt)"""
+JOINED = "b = Transpose<perm = [0, 2, 1, 3]>(o)"
+HIDDEN = "float[N, L, 24] q, float[N, L, 24] k, float[N, L, 24] v, int64[4] heads, int64[Z] joined, float c"
+
+
+def hidden(body: str, after: str, joined: list[int], output: str = "A, E, F") -> Model:
+    text = f"g ({HIDDEN}) => (float[{output}] y) {{ {body} }}"
+    weights = {"heads": np.array([0, 0, 3, 8]), "joined": np.array(joined), "c": C}
+    dims = {"N": 2, "L": 5}
+    return check_rewrite(RaiseAttention(), text, after, weights=weights, opset=23, dims=dims)[0]
+
+
+def test_heads_are_split_and_merged_by_the_operator() -> None:
+    model = hidden(f"{SPLIT} {JOINED} y = Reshape(b, joined)", "Attention", [0, 0, 24])
+    assert (attribute(model, "q_num_heads"), attribute(model, "kv_num_heads")) == (3, 3)
+    assert attribute(model, "scale") is None
+
+
+def test_merged_heads_may_be_reshaped_otherwise() -> None:
+    hidden(f"{SPLIT} {JOINED} y = Reshape(b, joined)", "Attention Reshape Reshape", [-1, 24], "A, E")
+    hidden(f"{SPLIT} y = Transpose<perm = [0, 2, 1, 3]>(o)", "Attention Reshape", [1], "A, E, F, G")
+
+
+def test_heads_that_were_never_merged_are_merged_by_reshape() -> None:
+    text = """g (float[N, L, 3, 8] q, float[N, L, 3, 8] k, float[N, L, 3, 8] v, float c)
+        => (float[A, E, F, G] y) {
+        qt = Transpose<perm = [0, 2, 1, 3]>(q) kt = Transpose<perm = [0, 2, 3, 1]>(k)
+        vt = Transpose<perm = [0, 2, 1, 3]>(v) s = MatMul(qt, kt) t = Mul(s, c)
+        w = Softmax<axis = -1>(t) o = MatMul(w, vt) y = Transpose<perm = [0, 2, 1, 3]>(o) }"""
+    after = "Reshape Reshape Reshape Attention Reshape"
+    check_rewrite(RaiseAttention(), text, after, weights={"c": C}, opset=23, dims={"N": 2, "L": 5})
+
+
+def test_a_value_with_its_heads_elsewhere_keeps_four_axes() -> None:
+    body = SPLIT.replace("Reshape(v, heads) vt = Transpose<perm = [0, 2, 1, 3]>(vr)",
+                         "Reshape(v, joined) vt = Reshape(vr, joined)")  # fmt: skip
+    text = f"g ({HIDDEN}) => (float[A, E, F, G] y) {{ {body} {JOINED} y = Identity(b) }}"
+    weights = {"heads": np.array([2, 5, 3, 8]), "joined": np.array([2, 3, 5, 8]), "c": C}
+    _, changes = check_rewrite(
+        RaiseAttention(), text, "Reshape Transpose Reshape Reshape Reshape Transpose Attention Transpose Identity",
+        weights=weights, opset=23, dims={"N": 2, "L": 5},
+    )  # fmt: skip
+    assert any("heads moved forward" in reason for reason in changes.declined)
+
+
+GROUPED = f"""g (float[N,4,L,{D}] q, float[N,2,L,{D}] k, float[N,2,L,{D}] v, int64[1] axis, int64[5] five,
+    int64[4] four) => (float[A, E, F, G] y) {{ ku = Unsqueeze(k, axis) vu = Unsqueeze(v, axis)
+    ke = COPIES_K ve = COPIES_V kr = Reshape(ke, four) vr = Reshape(ve, four)
+    kt = Transpose<perm = [0, 1, 3, 2]>(kr) s = MatMul(q, kt) w = Softmax<axis = -1>(s) y = MatMul(w, vr) }}"""
+
+
+@pytest.mark.parametrize(
+    ("copies", "five"),
+    [
+        ("Expand({0}u, five)", [1, 2, 2, 1, D]),
+        ("Tile({0}u, five)", [1, 1, 2, 1, 1]),
+        ("Concat<axis = 2>({0}u, {0}u)", [0] * 5),
+    ],
+)
+def test_heads_repeated_for_groups(copies: str, five: list[int]) -> None:
+    text = GROUPED.replace("COPIES_K", copies.format("k")).replace("COPIES_V", copies.format("v"))
+    weights = {"axis": np.array([2]), "five": np.array(five), "four": np.array([0, 4, -1, D])}
+    model, _ = check_rewrite(
+        RaiseAttention(), text, "Attention", weights=weights, opset=23, dims={"N": 2, "L": 3}
+    )
+    assert attribute(model, "scale") == 1.0
+
+
+def test_heads_repeated_in_another_order_are_kept() -> None:
+    text = GROUPED.replace("COPIES_K", "Expand(ku, five)").replace("COPIES_V", "Expand(vu, five)")
+    weights = {"axis": np.array([1]), "five": np.array([1, 2, 2, 1, D]), "four": np.array([0, 4, -1, D])}
+    after = "Unsqueeze Unsqueeze Expand Expand Reshape Reshape Attention"
+    _, changes = check_rewrite(
+        RaiseAttention(), text, after, weights=weights, opset=23, dims={"N": 2, "L": 3}
+    )
+    assert any("are not repeated" in reason for reason in changes.declined)
