@@ -8,7 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from graphopt.ir import Node, Value
+from graphopt.ir import DataType, Node, Value
 from graphopt.ir.query import constant, constant_tensor, is_op, only_use, rank, scalar
 from graphopt.transform import NoMatch
 
@@ -19,6 +19,16 @@ NUMBER_TOLERANCE = 1e-4
 def is_float(value: Value | None) -> bool:
     """Whether `value` is known to be a float16, bfloat16, float32 or float64 tensor."""
     return value is not None and value.dtype is not None and value.dtype.name in FLOATS
+
+
+def is_activation_type(value: Value | None, opset: int) -> bool:
+    """Whether activation functions of `opset` take the type of `value`, and runtimes have kernels for it.
+
+    Not float64: ONNX Runtime has none for most of them. bfloat16 is a type of theirs since opset 22.
+    """
+    if value is None or value.dtype is None or not is_float(value) or value.dtype == DataType.DOUBLE:
+        return False
+    return opset >= 22 or value.dtype != DataType.BFLOAT16
 
 
 def made_for(value: Value | None, user: Node, *op_types: str) -> Node | NoMatch:

@@ -31,7 +31,7 @@ class Monomial:
 
 
 def monomial(root: Node) -> Monomial | None:
-    """The product that `root` (Mul, Div by a scalar constant, Pow by 2 or 3) computes, or None.
+    """The product that `root` (Mul, Neg, Div by a scalar constant, Pow by 2 or 3) computes, or None.
 
     Factors are followed through nodes of the same graph that serve this product alone, so dropping the
     product drops them. Scalar constants must not raise the rank of what they multiply.
@@ -67,7 +67,12 @@ class _Product:
     def expand(self, node: Node, power: int) -> bool:
         """Multiply ``node ** power`` in; False if `node` is no product."""
         self.nodes += 1
-        if self.nodes > MAX_NODES or len(node.inputs) != 2:
+        if self.nodes > MAX_NODES:
+            return False
+        if is_op(node, "Neg") and node.inputs[0] is not None:
+            self.coefficient *= (-1) ** power
+            return self.add(node.inputs[0], node, power)
+        if len(node.inputs) != 2:
             return False
         a, b = node.inputs
         if a is None or b is None:
@@ -95,7 +100,7 @@ class _Product:
             producer is not None
             and producer.graph is self.root.graph
             and only_use(value) is user
-            and producer.op_type in ("Mul", "Div", "Pow")
+            and producer.op_type in ("Mul", "Div", "Pow", "Neg")
         )
         if inner and producer is not None and power < MAX_FACTORS:
             before = self.coefficient, Counter(self.powers)

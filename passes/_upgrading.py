@@ -4,20 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphopt.ir import Model, Node, provenance
+from graphopt.ir import DataType, Model, Node, provenance
 from graphopt.ir.ingest import name_everything
 from graphopt.ir.opset import upgrade
 from graphopt.ir.query import walk_graphs
 from graphopt.ir.shapes import infer_shapes
 
+DEFINED_AT_18 = frozenset(
+    {
+        "Elu",
+        "HardSigmoid",
+        "HardSwish",
+        "LeakyRelu",
+        "Mish",
+        "PRelu",
+        "Selu",
+        "Softplus",
+        "Softsign",
+        "ThresholdedRelu",
+    }
+)
+"""Of these ONNX Runtime has no float64 kernels, and it finds their definitions at opset 18 but not above."""
+
 
 def upgrade_for(model: Model, opset: int, wanted: Callable[[Node], bool]) -> None:
-    """Raise `model` to `opset` if it is older and has a node that is `wanted`."""
+    """Raise `model` to `opset` if it is older, has a node that is `wanted`, and runs as well afterwards."""
     if model.opset_imports.get("", 1) >= opset:
         return
-    if not any(wanted(node) for graph in walk_graphs(model.graph) for node in graph):
+    nodes = [node for graph in walk_graphs(model.graph) for node in graph]
+    if any(_loses_its_kernel(node) for node in nodes) or not any(wanted(node) for node in nodes):
         return
     upgrade(model, opset)
     name_everything(model)
     provenance.start(model)
     infer_shapes(model)
+
+
+def _loses_its_kernel(node: Node) -> bool:
+    if node.op_type not in DEFINED_AT_18 or node.domain:
+        return False
+    return any(value is not None and value.dtype == DataType.DOUBLE for value in node.inputs)

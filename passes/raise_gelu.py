@@ -8,15 +8,13 @@ from collections import Counter
 
 import numpy as np
 
-from graphopt.ir import Model, Node, Value, provenance
-from graphopt.ir.ingest import name_everything
-from graphopt.ir.opset import upgrade
-from graphopt.ir.query import is_op, rank, same_shape, walk_graphs
-from graphopt.ir.shapes import infer_shapes
-from graphopt.passes._matching import is_about, is_float, made_for, numpy_dtype, scalar_factor, split_constant
+from graphopt.ir import DataType, Model, Node, Value
+from graphopt.ir.query import is_op, rank, same_shape
+from graphopt.passes._matching import is_about, is_float, numpy_dtype, scalar_factor, split_constant
 from graphopt.passes._products import Monomial, factor_of, monomial
+from graphopt.passes._upgrading import upgrade_for
 from graphopt.transform import Changes, Exactness, NoMatch, Rewriter, RulePass, rule
-from graphopt.transform.rule import Replacement, apply_rules
+from graphopt.transform.rule import Replacement
 
 NEEDED_OPSET = 20
 CUBIC = 0.044715
@@ -42,20 +40,23 @@ def match_gelu(node: Node) -> tuple[Value, str] | NoMatch:
     if len(product.powers) != 2 or set(product.powers.values()) != {1}:
         return NoMatch("not a product of two values")
     dtype = numpy_dtype(node.outputs[0])
-    if not is_float(node.outputs[0]) or dtype is None:
-        return NoMatch("not of a float type")
+    # ONNX Runtime has no kernel for Gelu of float64.
+    if dtype is None or not is_float(node.outputs[0]) or node.outputs[0].dtype == DataType.DOUBLE:
+        return NoMatch("not of float32 or half precision")
     first, second = product.powers
     for x, bell in ((first, second), (second, first)):
-        inner = _one_plus(bell, dtype)
+        inner = _bell(bell)
         if inner is None:
             continue
-        if not is_about(product.coefficient, 0.5, dtype):
+        if not is_about(product.coefficient * inner.shift, 0.5, dtype):
             return NoMatch("the product is not halved", node.name)
+        if not is_about(abs(inner.slope), abs(inner.shift), dtype):
+            return NoMatch("the two terms under the product are not of one size", bell.name)
         if not _keeps_shape(x, node):
             return NoMatch("the result has not the shape of the input", x.name)
-        if inner.op_type == "Erf":
-            return _erf_form(x, inner, dtype)
-        return _tanh_form(x, inner, dtype)
+        if inner.function.op_type == "Erf":
+            return _erf_form(x, inner.function, inner.slope / inner.shift, dtype)
+        return _tanh_form(x, inner.function, math.copysign(inner.scale, inner.slope / inner.shift), dtype)
     return NoMatch("no 1 + erf or 1 + tanh among the factors")
 
 
@@ -66,31 +67,56 @@ def _keeps_shape(x: Value, node: Node) -> bool:
     )
 
 
-def _one_plus(value: Value, dtype: np.dtype) -> Node | None:
-    """The Erf or Tanh under ``1 + …`` that only this sum uses, or None."""
+@dataclasses.dataclass(frozen=True)
+class _Bell:
+    """``shift + slope * function(scale * u)`` for an Erf or Tanh that only this sum uses.
+
+    A Sigmoid of v is ``1/2 + 1/2 * tanh(v / 2)``: its scale is 1/2.
+    """
+
+    shift: float
+    slope: float
+    function: Node
+    scale: float = 1.0
+
+
+def _bell(value: Value) -> _Bell | None:
+    """What `value`, which is used once, is as a shifted and scaled Erf or Tanh, or None."""
     total = value.producer()
-    operands = split_constant(total) if is_op(total, "Add") and total is not None else None
-    if total is None or operands is None or len(value.uses()) != 1 or value.is_graph_output():
+    if total is None or len(value.uses()) != 1 or value.is_graph_output():
         return None
-    if not is_about(scalar_factor(operands[1], operands[0]), 1.0, dtype):
+    if is_op(total, "Sigmoid"):
+        return _Bell(0.5, 0.5, total, 0.5)
+    operands = split_constant(total) if is_op(total, "Add", "Sub") else None
+    shift = scalar_factor(operands[1], operands[0]) if operands is not None else None
+    if operands is None or not shift or (is_op(total, "Sub") and operands[1] is not total.inputs[0]):
         return None
-    inner = made_for(operands[0], total, "Erf", "Tanh")
-    return None if isinstance(inner, NoMatch) else inner
+    term = factor_of(operands[0], total)
+    if len(term.powers) != 1 or set(term.powers.values()) != {1}:
+        return None
+    (result,) = term.powers
+    function = result.producer()
+    if function is None or not is_op(function, "Erf", "Tanh") or function.graph is not total.graph:
+        return None
+    if len(result.uses()) != 1 or result.is_graph_output():
+        return None
+    return _Bell(shift, -term.coefficient if is_op(total, "Sub") else term.coefficient, function)
 
 
-def _erf_form(x: Value, erf: Node, dtype: np.dtype) -> tuple[Value, str] | NoMatch:
-    """Whether the argument of `erf` is ``x / sqrt(2)``."""
+def _erf_form(x: Value, erf: Node, sign: float, dtype: np.dtype) -> tuple[Value, str] | NoMatch:
+    """Whether the argument of `erf` is ``x / sqrt(2)``, or ``-x / sqrt(2)`` for a negative `sign`."""
     argument = erf.inputs[0]
     if argument is None:
         return NoMatch("erf has no argument")
     inner = factor_of(argument, erf)
-    if not inner.is_power_of(x, 1) or not is_about(inner.coefficient, math.sqrt(0.5), dtype):
+    coefficient = math.copysign(1, sign) * inner.coefficient
+    if not inner.is_power_of(x, 1) or not is_about(coefficient, math.sqrt(0.5), dtype):
         return NoMatch("the argument of erf is not x / sqrt(2)", argument.name)
     return x, "none"
 
 
-def _tanh_form(x: Value, tanh: Node, dtype: np.dtype) -> tuple[Value, str] | NoMatch:
-    """Whether the argument of `tanh` is ``sqrt(2 / pi) * (x + 0.044715 * x³)``."""
+def _tanh_form(x: Value, tanh: Node, scale: float, dtype: np.dtype) -> tuple[Value, str] | NoMatch:
+    """Whether `scale` times the argument of `tanh` is ``sqrt(2 / pi) * (x + 0.044715 * x³)``."""
     argument = tanh.inputs[0]
     if argument is None:
         return NoMatch("tanh has no argument")
@@ -99,7 +125,7 @@ def _tanh_form(x: Value, tanh: Node, dtype: np.dtype) -> tuple[Value, str] | NoM
     for value in outer.powers:
         coefficients = _odd_polynomial(value, x, tanh)
         if coefficients is not None and outer.powers[value] == 1:
-            rest = Monomial(outer.coefficient, outer.powers - _once(value))
+            rest = Monomial(outer.coefficient * scale, outer.powers - _once(value))
             degree, low, high = coefficients
             if (degree == 1 and not rest.powers) or (degree == 0 and rest.is_power_of(x, 1)):
                 linear, cubic = rest.coefficient * low, rest.coefficient * high
@@ -148,6 +174,7 @@ class RaiseGelu(RulePass):
     before: y = Mul(Mul(x, Add(Erf(Div(x, 1.4142)), 1)), 0.5)
     after:  y = Gelu(x)
 
+    ``x * Sigmoid(v)`` with twice the polynomial of tanh is the same, and so is ``1 - erf(-x / sqrt(2))``.
     Constants are compared within 1e-4, or one unit in the last place of float16 and bfloat16.
 
     Options:
@@ -163,17 +190,10 @@ class RaiseGelu(RulePass):
 
     def run(self, model: Model) -> Changes:
         """Apply the rule, after an upgrade of the opset if that is wanted and of use."""
-        if self.upgrade and model.opset_imports.get("", 1) < NEEDED_OPSET and _has_gelu(model):
-            upgrade(model, NEEDED_OPSET)
-            name_everything(model)
-            provenance.start(model)
-            infer_shapes(model)
-        return apply_rules(model, self.rules)
+        if self.upgrade:
+            upgrade_for(model, NEEDED_OPSET, _is_gelu)
+        return super().run(model)
 
 
-def _has_gelu(model: Model) -> bool:
-    return any(
-        is_op(node, *gelu.op_types) and not isinstance(match_gelu(node), NoMatch)
-        for graph in walk_graphs(model.graph)
-        for node in graph
-    )
+def _is_gelu(node: Node) -> bool:
+    return is_op(node, *gelu.op_types) and not isinstance(match_gelu(node), NoMatch)

@@ -8,7 +8,7 @@ from graphopt.ir import Node, Value
 from graphopt.ir.query import attribute, is_op, only_use, rank, scalar
 from graphopt.passes._matching import (
     is_about,
-    is_float,
+    is_activation_type,
     made_for,
     numpy_dtype,
     produced_by,
@@ -39,7 +39,7 @@ def hard_swish(node: Node, rewriter: Rewriter) -> Replacement:
         if source is not x:
             return NoMatch("the gate is of another value", gate.name)
         dtype = numpy_dtype(x)
-        if not is_float(x) or rank(x) is None or rank(x) != rank(node.outputs[0]):
+        if not is_activation_type(x, rewriter.opset) or rank(x) is None or rank(x) != rank(node.outputs[0]):
             return NoMatch("the type or the rank is unknown", x.name)
         if not (is_about(alpha, 1 / 6, dtype) and is_about(beta, 0.5, dtype) and is_about(top, 1.0, dtype)):
             return NoMatch("the gate is not x / 6 + 1 / 2 between 0 and 1", gate.name)
@@ -102,7 +102,9 @@ def hard_sigmoid(node: Node, rewriter: Rewriter) -> Replacement:
         return line
     x, alpha, beta, top = line
     dtype = numpy_dtype(x)
-    if not is_float(x) or not is_about(top * scale, 1.0, dtype):
+    if not is_activation_type(x, rewriter.opset):
+        return NoMatch("not of a type that HardSigmoid takes", x.name)
+    if not is_about(top * scale, 1.0, dtype):
         return NoMatch("the result does not end at 1", node.name)
     if rank(x) is None or rank(x) != rank(node.outputs[0]):
         return NoMatch("the rank is unknown", x.name)

@@ -7,26 +7,10 @@ import dataclasses
 import numpy as np
 
 from graphopt.ir import DataType, Node, Value
-from graphopt.ir.query import (
-    SMALL_CONSTANT_ELEMENTS,
-    attribute,
-    constant,
-    constant_tensor,
-    element_count,
-    ints,
-    is_op,
-    only_use,
-    rank,
-)
-from graphopt.passes._matching import (
-    attributes_of,
-    is_about,
-    leaves_the_pattern,
-    made_for,
-    produced_by,
-    scalar_factor,
-    split_constant,
-)
+from graphopt.ir.query import SMALL_CONSTANT_ELEMENTS, attribute, constant, element_count
+from graphopt.passes._matching import attributes_of, made_for, split_constant
+from graphopt.passes._moments import Moments, aligned, match_normalization
+from graphopt.passes._normalized import fitted_parameter, layer_below, moved_axes, normalized_shape
 from graphopt.transform import Exactness, NoMatch, Rewriter, RulePass, rule
 from graphopt.transform.rule import Replacement
 
@@ -35,258 +19,141 @@ NEEDED_OPSET = 17
 
 @rule("Div", "Mul")
 def normalization(node: Node, rewriter: Rewriter) -> Replacement:
-    """(x - E[x]) / sqrt(E[(x - E[x])²] + e) = LayerNormalization(x, 1, epsilon=e)."""
+    """(x - E[x]) / sqrt(Var[x] + e) = LayerNormalization(x, 1, epsilon=e), with transpositions if need be."""
     if rewriter.opset < NEEDED_OPSET:
         return NoMatch(f"needs opset {NEEDED_OPSET}")
-    pattern = [node]
-    parts = _numerator_and_variance(node, pattern)
-    if isinstance(parts, NoMatch):
-        return parts
-    deviation, shifted_variance = parts
-    found = _variance(shifted_variance, pattern)
+    found = match_normalization(node)
     if isinstance(found, NoMatch):
         return found
-    x, mean, axis, epsilon = found
-    centred = _plain(deviation, pattern)
-    if not is_op(centred, "Sub") or centred is None or not _is_difference(centred, x, mean):
-        return NoMatch("what is divided is not the deviation from the same mean", deviation.name)
-    pattern.append(centred)
-    if (outside := leaves_the_pattern(pattern, node)) is not None:
-        return NoMatch("an intermediate value is used elsewhere", outside.name)
-    if any(inner.graph is not node.graph for inner in pattern):
-        return NoMatch("the pattern spans two graphs", node.name)
+    x, axes = found.x, found.axes
     if x.dtype not in (DataType.FLOAT, DataType.FLOAT16, DataType.BFLOAT16):
         return NoMatch("LayerNormalization computes in float32, which is not the input's precision", x.name)
-    shape = _normalized_shape(x, axis)
+    shape = normalized_shape(x, axes)
     if shape is None or element_count(shape) > SMALL_CONSTANT_ELEMENTS:
         return NoMatch("the normalized dimensions are unknown or very large", x.name)
-    ones = rewriter.const(np.ones(shape, x.dtype.numpy()), "scale")
-    return rewriter.op("LayerNormalization", x, ones, axis=axis - _rank(x), epsilon=epsilon)
+    scale = rewriter.const(np.full(shape, found.coefficient, x.dtype.numpy()), "scale")
+    moved, moved_back = moved_axes(x, axes)
+    y = rewriter.op("Transpose", x, perm=moved) if moved_back else x
+    y = rewriter.op("LayerNormalization", y, scale, axis=-len(axes), epsilon=found.epsilon)
+    y = rewriter.op("Transpose", y, perm=moved_back) if moved_back else y
+    for factor in found.factors:
+        y = rewriter.op("Mul", y, factor)
+    return y
+
+
+@rule("Add", "Sub")
+def deviation_times_scale(node: Node, rewriter: Rewriter) -> Replacement:
+    """x * s + (b - E[x] * s) = (x - E[x]) * s + b, and x * s - E[x] * s = (x - E[x]) * s."""
+    if is_sub := node.op_type == "Sub":
+        pairs = [(node.inputs[0], node.inputs[1])]
+    else:
+        pairs = [(node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])]
+    for scaled_x, rest in pairs:
+        shift = None
+        user = node
+        if not is_sub:
+            difference = made_for(rest, node, "Sub")
+            if isinstance(difference, NoMatch):
+                continue
+            (shift, rest), user = difference.inputs, difference
+        left, right = made_for(scaled_x, node, "Mul"), made_for(rest, user, "Mul")
+        if isinstance(left, NoMatch) or isinstance(right, NoMatch):
+            continue
+        parts = _common_factor(left, right)
+        if parts is None:
+            continue
+        x, mean, s = parts
+        product = rewriter.op("Mul", rewriter.op("Sub", x, mean), s)
+        return product if is_sub else rewriter.op("Add", product, shift)
+    return NoMatch("not a value and its mean with the same factor")
+
+
+def _common_factor(left: Node, right: Node) -> tuple[Value, Value, Value] | None:
+    """(x, m, s) if `left` is ``x * s`` and `right` is ``m * s`` for a mean m of x that meets its slices."""
+    for x, s in (left.inputs, left.inputs[::-1]):
+        for mean, other in (right.inputs, right.inputs[::-1]):
+            if s is None or other is not s or x is None or mean is None:
+                continue
+            seen = Moments()
+            found = seen.mean(mean)
+            if isinstance(found, NoMatch) or found[0] is not x:
+                continue
+            if aligned(mean, x, found[1]) and seen.out_of_place(*found) is None:
+                return x, mean, s
+    return None
 
 
 @rule("Mul")
 def scale(node: Node, rewriter: Rewriter) -> Replacement:
-    """LayerNormalization(x, 1) * s = LayerNormalization(x, s)."""
-    found = _normalization_and_parameter(node)
+    """LayerNormalization(x, c) * s = LayerNormalization(x, c * s), for a scalar c."""
+    found = layer_below(node)
     if isinstance(found, NoMatch):
         return found
-    layer, parameter = found
+    layer, parameter, transpose = found
     if len(layer.inputs) > 2 and layer.inputs[2] is not None:
         return NoMatch("a bias was added before", layer.name)
     old = constant(layer.inputs[1])
-    if old is None or not np.all(old == 1):
+    if old is None or not old.size or not np.all(old == old.flat[0]):
         return NoMatch("it has another scale", layer.name)
-    fitted = _fitted(parameter, layer, rewriter)
+    fitted = fitted_parameter(parameter, layer, transpose, rewriter, float(old.flat[0]))
     if isinstance(fitted, NoMatch):
         return fitted
-    return rewriter.op("LayerNormalization", layer.inputs[0], fitted, stem=layer.name, **attributes_of(layer))
+    return _like(layer, transpose, rewriter, layer.inputs[0], fitted)
 
 
-@rule("Add")
+@rule("Add", "Sub")
 def bias(node: Node, rewriter: Rewriter) -> Replacement:
     """LayerNormalization(x, s) + b = LayerNormalization(x, s, b)."""
-    found = _normalization_and_parameter(node)
+    found = layer_below(node)
     if isinstance(found, NoMatch):
         return found
-    layer, parameter = found
+    layer, parameter, transpose = found
     if len(layer.inputs) > 2 and layer.inputs[2] is not None:
         return NoMatch("it has a bias", layer.name)
-    fitted = _fitted(parameter, layer, rewriter)
+    sign = 1.0
+    if node.op_type == "Sub":
+        if split_constant(node) != (node.inputs[0], parameter):
+            return NoMatch("it is not a constant that is subtracted", node.name)
+        sign = -1.0
+    fitted = fitted_parameter(parameter, layer, transpose, rewriter, sign)
     if isinstance(fitted, NoMatch):
         return fitted
-    return rewriter.op(
-        "LayerNormalization", *layer.inputs[:2], fitted, stem=layer.name, **attributes_of(layer)
-    )
+    return _like(layer, transpose, rewriter, layer.inputs[0], layer.inputs[1], fitted)
+
+
+def _like(layer: Node, transpose: Node | None, rewriter: Rewriter, *inputs: Value | None) -> Value:
+    """`layer` with other `inputs`, and `transpose` after it again."""
+    y = rewriter.op("LayerNormalization", *inputs, stem=layer.name, **attributes_of(layer))
+    if transpose is None:
+        return y
+    return rewriter.op("Transpose", y, stem=transpose.name, **attributes_of(transpose))
 
 
 @rule("Cast")
 def half_precision(node: Node, rewriter: Rewriter) -> Replacement:
-    """Cast(LayerNormalization(Cast(x: f16, f32), 1), f16) = LayerNormalization(x, 1, stash_type=f32)."""
+    """Cast(LayerNormalization(Cast(x: f16, f32), s, b), f16) = LayerNormalization(x, s, b)."""
     layer = made_for(node.inputs[0], node, "LayerNormalization")
     if isinstance(layer, NoMatch):
         return layer
     widened = made_for(layer.inputs[0], layer, "Cast")
     if isinstance(widened, NoMatch):
         return widened
-    x, ones = widened.inputs[0], constant(layer.inputs[1])
+    x = widened.inputs[0]
     if x is None or x.dtype not in (DataType.FLOAT16, DataType.BFLOAT16):
         return NoMatch("the input is not of half precision", widened.name)
     if x.dtype != node.outputs[0].dtype or layer.outputs[0].dtype != DataType.FLOAT:
         return NoMatch("the types before, inside and after do not fit", node.name)
-    if ones is None or not np.all(ones == 1) or len([v for v in layer.inputs if v is not None]) > 2:
-        return NoMatch("the scale or the bias is applied in float32", layer.name)
-    if any(v.uses() for v in layer.outputs[1:]):
+    if int(attribute(layer, "stash_type", 1)) != 1:
+        return NoMatch("its statistics are not of float32", layer.name)
+    if any(v.uses() or v.is_graph_output() for v in layer.outputs[1:]):
         return NoMatch("its statistics are used", layer.name)
-    narrow = rewriter.const(ones.astype(x.dtype.numpy()), "scale")
-    return rewriter.op("LayerNormalization", x, narrow, stem=layer.name, **attributes_of(layer))
-
-
-def _rank(x: Value) -> int:
-    found = rank(x)
-    assert found is not None
-    return found
-
-
-def _numerator_and_variance(node: Node, pattern: list[Node]) -> tuple[Value, Value] | NoMatch:
-    """(d, v) of ``d / sqrt(v)`` in any of its spellings; the nodes in between join `pattern`."""
-    if len(node.inputs) != 2 or node.inputs[0] is None or node.inputs[1] is None:
-        return NoMatch("an operand is missing")
-    if node.op_type == "Div":
-        variance = _under_root(node.inputs[1], 0.5, pattern)
-        return (node.inputs[0], variance) if variance is not None else NoMatch("no square root below")
-    for d, r in ((node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])):
-        variance = _under_reciprocal_root(r, pattern)
-        if variance is not None and d is not None:
-            return d, variance
-    return NoMatch("no reciprocal square root")
-
-
-def _under_root(value: Value | None, exponent: float, pattern: list[Node]) -> Value | None:
-    """v of ``sqrt(v)`` or ``v ** exponent``."""
-    root = produced_by(value, "Sqrt", "Pow")
-    if root is None or (root.op_type == "Sqrt" and exponent != 0.5):
-        return None
-    if root.op_type == "Pow" and scalar_factor(root.inputs[1], root.inputs[0]) != exponent:
-        return None
-    pattern.append(root)
-    return root.inputs[0]
-
-
-def _under_reciprocal_root(value: Value | None, pattern: list[Node]) -> Value | None:
-    """v of ``1 / sqrt(v)``."""
-    inverse = produced_by(value, "Reciprocal", "Div", "Pow")
-    if inverse is None:
-        return None
-    if inverse.op_type == "Pow":
-        return _under_root(value, -0.5, pattern)
-    if inverse.op_type == "Div" and scalar_factor(inverse.inputs[0], inverse.inputs[1]) != 1.0:
-        return None
-    variance = _under_root(inverse.inputs[-1], 0.5, pattern)
-    if variance is not None:
-        pattern.append(inverse)
-    return variance
-
-
-def _variance(value: Value, pattern: list[Node]) -> tuple[Value, Value, int, float] | NoMatch:
-    """(x, its mean, first normalized axis, e) of ``E[(x - E[x])²] + e``."""
-    shifted = produced_by(value, "Add")
-    operands = split_constant(shifted) if shifted is not None else None
-    if shifted is None or operands is None:
-        return NoMatch("no epsilon is added to the variance", value.name)
-    epsilon = scalar_factor(operands[1], operands[0])
-    if epsilon is None or not 0 < epsilon < np.inf:
-        return NoMatch("epsilon is not a positive scalar", operands[1].name)
-    outer = produced_by(operands[0], "ReduceMean")
-    if outer is None:
-        return NoMatch("the variance is not a mean", operands[0].name)
-    square = produced_by(outer.inputs[0], "Pow", "Mul")
-    if square is None:
-        return NoMatch("the variance is not the mean of a square", outer.name)
-    if square.op_type == "Pow":
-        if not is_about(scalar_factor(square.inputs[1], square.inputs[0]), 2.0):
-            return NoMatch("the power is not 2", square.name)
-    elif square.inputs[0] is not square.inputs[1]:
-        return NoMatch("the product is not a square", square.name)
-    pattern += [shifted, outer, square]
-    centred = _plain(square.inputs[0], pattern)
-    if centred is None or not is_op(centred, "Sub"):
-        return NoMatch("what is squared is not a difference", square.name)
-    x, mean = centred.inputs
-    inner = produced_by(mean, "ReduceMean")
-    if x is None or mean is None or inner is None or inner.inputs[0] is not x:
-        return NoMatch("what is subtracted is not the mean of the same value", centred.name)
-    pattern += [centred, inner]
-    axis = _first_axis(inner, x)
-    if axis is None or axis != _first_axis(outer, x):
-        return NoMatch("the means are not over the same last axes, with keepdims", inner.name)
-    return x, mean, axis, epsilon
-
-
-def _is_difference(node: Node, x: Value, mean: Value) -> bool:
-    """Whether `node` is ``x - mean``, perhaps a second such node beside the one that is squared."""
-    return node.inputs[0] is x and node.inputs[1] is mean
-
-
-def _plain(value: Value | None, pattern: list[Node]) -> Node | None:
-    """The producer of `value`, seen through a Cast to the type that it has already."""
-    node = None if value is None else value.producer()
-    while is_op(node, "Cast") and node is not None and node.inputs[0] is not None:
-        if node.inputs[0].dtype is None or node.inputs[0].dtype != node.outputs[0].dtype:
-            break
-        pattern.append(node)
-        node = node.inputs[0].producer()
-    return node
-
-
-def _first_axis(reduce: Node, x: Value) -> int | None:
-    """k if `reduce` is over the axes k, k+1, … last of `x` and keeps them as 1, else None."""
-    x_rank = rank(x)
-    if x_rank is None or x_rank == 0 or not attribute(reduce, "keepdims", 1):
-        return None
-    given = reduce.inputs[1] if len(reduce.inputs) > 1 else None
-    if given is None:
-        return None if attribute(reduce, "noop_with_empty_axes", 0) else 0
-    axes = ints(given)
-    if not axes:
-        return None
-    wanted = sorted({a + x_rank if a < 0 else a for a in axes})
-    return wanted[0] if wanted == list(range(wanted[0], x_rank)) else None
-
-
-def _normalized_shape(x: Value, axis: int) -> tuple[int, ...] | None:
-    """The dimensions of `x` from `axis` on, if all are known and none is zero."""
-    if x.shape is None:
-        return None
-    dims = x.shape.dims[axis:]
-    known = tuple(d for d in dims if isinstance(d, int) and d > 0)
-    return known if len(known) == len(dims) else None
-
-
-def _normalization_and_parameter(node: Node) -> tuple[Node, Value] | NoMatch:
-    """(the LayerNormalization, the other operand) of a binary `node`."""
-    for y, parameter in ((node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])):
-        layer = produced_by(y, "LayerNormalization")
-        if layer is None or y is None or parameter is None:
-            continue
-        if only_use(y) is not node or layer.graph is not node.graph or y is not layer.outputs[0]:
-            return NoMatch("the normalized value is used elsewhere", y.name)
-        if any(v.uses() or v.is_graph_output() for v in layer.outputs[1:]):
-            return NoMatch("its statistics are used", y.name)
-        return layer, parameter
-    return NoMatch("no LayerNormalization there")
-
-
-def _fitted(parameter: Value, layer: Node, rewriter: Rewriter) -> Value | NoMatch:
-    """`parameter` in the shape of the normalized dimensions of `layer`."""
-    x = layer.inputs[0]
-    x_rank = rank(x)
-    if x is None or x_rank is None:
-        return NoMatch("the rank is unknown")
-    axis = int(attribute(layer, "axis", -1)) % x_rank
-    shape = _normalized_shape(x, axis)
-    if shape is None or parameter.shape is None:
-        return NoMatch("the shape of the parameter or of the normalized dimensions is unknown")
-    own = tuple(parameter.shape.dims)
-    if own == shape:
-        return parameter
-    if constant_tensor(parameter) is None:
-        return NoMatch("the parameter is not of the normalized shape", parameter.name)
-    if len(own) > x_rank:
-        return NoMatch("the parameter raises the rank", parameter.name)
-    core = own[max(len(own) - len(shape), 0) :]
-    if any(dim != 1 for dim in own[: len(own) - len(core)]):
-        return NoMatch("the parameter varies outside the normalized dimensions", parameter.name)
-    data = constant(parameter)
-    if data is None or any(
-        dim not in (1, mine) for dim, mine in zip(core, shape[len(shape) - len(core) :], strict=True)
-    ):
-        return NoMatch("the parameter does not fit the normalized dimensions", parameter.name)
-    if element_count(shape) > SMALL_CONSTANT_ELEMENTS:
-        return NoMatch("the normalized dimensions are very large")
-    return rewriter.const(
-        np.ascontiguousarray(np.broadcast_to(data.reshape(data.shape[data.ndim - len(core) :]), shape)),
-        "parameter",
-    )
+    narrow = []
+    for value in (v for v in layer.inputs[1:] if v is not None):
+        wide = constant(value)
+        if wide is None or not np.array_equal(wide.astype(x.dtype.numpy()).astype(wide.dtype), wide):
+            return NoMatch("the scale or the bias is applied in float32", layer.name)
+        narrow.append(rewriter.const(wide.astype(x.dtype.numpy()), "parameter"))
+    return rewriter.op("LayerNormalization", x, *narrow, stem=layer.name, **attributes_of(layer))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,11 +164,13 @@ class RaiseLayerNormalization(RulePass):
             y = Add(Mul(Div(d, Sqrt(Add(v, e))), s), b)
     after:  y = LayerNormalization(x, s, b, epsilon=e)
 
-    The means run over the same last axes with keepdims, e is a positive scalar constant, and nothing
-    in between is used elsewhere. Scale and bias join if they have the normalized shape.
+    The mean may be a sum divided by the number of its elements, the variance E[x²] - E[x]², and both may be
+    reshaped on the way. e is a positive scalar constant, and nothing in between is used elsewhere. Over
+    axes that are not the last ones, x is transposed and the result back. Scale and bias join if they have
+    the normalized shape.
 
     Spec: https://onnx.ai/onnx/operators/onnx__LayerNormalization.html (since version 17)
     """
 
     exactness = Exactness.REASSOCIATES
-    rules = (normalization, scale, bias, half_precision)
+    rules = (normalization, scale, bias, deviation_times_scale, half_precision)

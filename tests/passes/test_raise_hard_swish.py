@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 from rewriting import check_declines, check_rewrite
@@ -105,3 +106,11 @@ NEAR_MISSES = {
 def test_near_misses(case: str) -> None:
     body, outputs, reason = NEAR_MISSES[case]
     check_declines(RaiseHardSwish(), source(body, outputs), reason, weights=weights())
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("double", np.float64), ("bfloat16", ml_dtypes.bfloat16)])
+def test_types_without_kernels_or_of_newer_opsets_stay(kind: str, dtype: type) -> None:
+    body = f"{GATE} p = Mul(x, c) y = Div(p, six)"
+    check_declines(RaiseHardSwish(), source(body, kind=kind), "type", weights=weights(dtype))
+    body = f"{GATE} y = Div(c, six)"
+    check_declines(RaiseHardSwish(), source(body, kind=kind), "type", weights=weights(dtype))

@@ -148,11 +148,15 @@ NEAR_MISSES = {
     "no epsilon": (CORE.replace("Add(v, eps)", "Relu(v)") + " y = Mul(n, g)", "", "no epsilon"),
     "negative epsilon": (CORE.replace("eps)", "minus_half)") + " y = Mul(n, g)", "", "positive scalar"),
     "vector epsilon": (CORE.replace("eps)", "wide)") + " y = Mul(n, g)", "", "positive scalar"),
-    "first axis": (CORE.replace("axes)", "first)") + " y = Mul(n, g)", "", "last axes"),
+    "over a size that is not known": (
+        CORE.replace("axes)", "first)") + " y = Mul(n, g)",
+        "",
+        "unknown or very large",
+    ),
     "different axes": (
         CORE.replace("ReduceMean(q, axes)", "ReduceMean(q, first)") + " y = Mul(n, g)",
         "",
-        "last",
+        "not over the same axes",
     ),
     "other mean": (
         CORE.replace("n = Div(d, s)", "m2 = ReduceMean(x, first) d2 = Sub(x, m2) n = Div(d2, s)")
@@ -217,3 +221,110 @@ def test_an_output_in_the_middle_keeps_the_scale_outside() -> None:
     text = source(f"{CORE} y = Mul(n, g)", outputs="float[N, 3, 8] y, float[N, 3, 8] n")
     model, _ = check_rewrite(RaiseLayerNormalization(), text, "LayerNormalization Mul", weights=weights())
     assert set(run_onnxruntime(model, {"x": np.ones((1, 3, 8), np.float32)})) == {"y", "n"}
+
+
+TWO_MOMENTS = "q = Mul(x, x) v2 = ReduceMean(q, axes) mm = Mul(m, m) v = Sub(v2, mm)"
+NUMBERS_OF_FORMS = {
+    "zero": np.float32(0),
+    "eighth": np.float32(1 / 8),
+    "seventh": np.float32(1 / 7),
+    "eight": np.float32(8),
+    "kept": np.array([0, 3, 1], np.int64),
+    "last": np.array([2], np.int64),
+}
+MORE_NUMBERS = ", float zero, float eighth, float seventh, float eight, int64[3] kept, int64[1] last"
+FORMS = {
+    "two moments": f"{MEAN} {TWO_MOMENTS} e = Add(v, eps) s = Sqrt(e) n = Div(d, s) t = Mul(n, g) y = Add(t, b)",
+    "two moments, at least 0": f"{MEAN} {TWO_MOMENTS} w = Max(v, zero) e = Add(w, eps) s = Sqrt(e) r = Reciprocal(s)"
+    " n = Mul(d, r) t = Mul(n, g) y = Add(t, b)",
+    "sums divided": "u = ReduceSum(x, axes) m = Div(u, eight) d = Sub(x, m) q = Mul(d, d) k = ReduceSum(q, axes)"
+    " v = Mul(k, eighth) e = Add(v, eps) s = Sqrt(e) n = Div(d, s) t = Mul(n, g) y = Add(t, b)",
+    "statistics reshaped": "u = ReduceMean <keepdims = 0> (x, axes) m = Unsqueeze(u, last) d = Sub(x, m) q = Mul(d, d)"
+    " k = ReduceMean <keepdims = 0> (q, axes) e = Add(k, eps) s = Sqrt(e) z = Reshape(s, kept) n = Div(d, z)"
+    " t = Mul(n, g) y = Add(t, b)",
+    "scale times deviation": f"{MEAN} q = Mul(d, d) v = ReduceMean(q, axes) e = Add(v, eps) s = Sqrt(e) w = Mul(g, d)"
+    " n = Div(w, s) y = Add(n, b)",
+    "scale times root": f"{MEAN} q = Mul(d, d) v = ReduceMean(q, axes) e = Add(v, eps) s = Sqrt(e) r = Reciprocal(s)"
+    " w = Mul(r, g) n = Mul(d, w) y = Add(n, b)",
+    "factor and shift": "m = ReduceMean(x, axes) d = Sub(x, m) q = Mul(d, d) v = ReduceMean(q, axes) e = Add(v, eps)"
+    " s = Sqrt(e) r = Reciprocal(s) w = Mul(r, g) n = Mul(x, w) mw = Mul(m, w) o = Sub(b, mw) y = Add(n, o)",
+    "difference twice": "m = ReduceMean(x, axes) d = Sub(x, m) f = Sub(x, m) h = Sub(x, m) q = Mul(f, h)"
+    " v = ReduceMean(q, axes) e = Add(v, eps) s = Sqrt(e) n = Div(d, s) t = Mul(n, g) y = Add(t, b)",
+    "negative bias": f"{CORE} t = Mul(n, g) y = Sub(t, b)",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_of_exporters(form: str) -> None:
+    numbers = weights() | NUMBERS_OF_FORMS
+    check_rewrite(
+        RaiseLayerNormalization(),
+        source(FORMS[form], more=MORE_NUMBERS),
+        "LayerNormalization",
+        weights=numbers,
+    )
+
+
+OTHER_FUNCTIONS = {
+    "n - 1 for n": ("sums divided", "eighth", "seventh", "number of its elements"),
+    "moments of two values": ("two moments", "Mul(x, x)", "Mul(x, d)", "one value over the same axes"),
+    "mean not squared": ("two moments", "Mul(m, m)", "Mul(m, eps)", "a mean and a squared mean"),
+    "at least epsilon": ("two moments, at least 0", "Max(v, zero)", "Max(v, eps)", "no variance above"),
+    "reshaped elsewhere": (
+        "statistics reshaped",
+        "Reshape(s, kept)",
+        "Reshape(s, shifted)",
+        "one number for",
+    ),
+    "another factor": ("factor and shift", "Mul(m, w)", "Mul(m, r)", "with the same factor"),
+    "not the mean": ("factor and shift", "mw = Mul(m, w)", "mw = Mul(v, w)", "with the same factor"),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_FUNCTIONS)
+def test_other_functions_stay(case: str) -> None:
+    form, old, new, reason = OTHER_FUNCTIONS[case]
+    assert old in FORMS[form]
+    text = source(FORMS[form].replace(old, new), "float[3, 3, 8] x", f"{MORE_NUMBERS}, int64[3] shifted")
+    numbers = weights(shifted=np.array([1, 3, 3], np.int64)) | NUMBERS_OF_FORMS
+    check_declines(
+        RaiseLayerNormalization(), text.replace("[N, 3, 8] y", "[3, 3, 8] y"), reason, weights=numbers
+    )
+
+
+CHANNELS = {
+    "channels of an image": ("float[N, 8, 3, 2] x", [1], (8, 1, 1)),
+    "the middle axis": ("float[N, 8, 5] x", [-2], (1, 8, 1)),
+    "two axes apart": ("float[2, 5, 4] x", [0, 2], (2, 1, 4)),
+}
+
+
+@pytest.mark.parametrize("case", CHANNELS)
+def test_over_other_axes_with_transpositions(case: str) -> None:
+    x, axes, shape = CHANNELS[case]
+    tail = "t = Mul(n, g) y = Add(t, b)"
+    text = source(f"{CORE} {tail}", x, outputs=x.replace(" x", " y"))
+    sizes = ", ".join(str(d) for d in shape)
+    text = text.replace("float[8] g, float[8] b", f"float[{sizes}] g, float[{sizes}] b")
+    text = text.replace("int64[1] axes", f"int64[{len(axes)}] axes")
+    numbers = NUMBERS | arrays(4, g=shape, b=shape) | {"axes": np.array(axes, np.int64)}
+    check_rewrite(RaiseLayerNormalization(), text, "Transpose LayerNormalization Transpose", weights=numbers)
+
+
+def test_parameters_of_other_axes_stay_behind_the_transposition() -> None:
+    text = source(f"{CORE} y = Mul(n, g)", "float[2, 8, 5] x", outputs="float[2, 8, 5] y")
+    text = text.replace("float[8] g, float[8] b", "float[5] g, float[5] b")
+    numbers = NUMBERS | arrays(4, g=(5,), b=(5,)) | {"axes": np.array([1], np.int64)}
+    _, changes = check_rewrite(
+        RaiseLayerNormalization(), text, "Transpose LayerNormalization Transpose Mul", weights=numbers
+    )
+    assert any("varies outside" in reason for reason in changes.declined)
+
+
+def test_float16_with_parameters_that_float16_holds() -> None:
+    text = source(
+        f"x = Cast <to = 1> (h) {CORE} t = Mul(n, g) u = Add(t, b) y = Cast <to = 10> (u)", "float16[3, 8] h"
+    )
+    text = text.replace("(float[N, 3, 8] y)", "(float16[3, 8] y)")
+    numbers = weights(g=np.linspace(0.5, 2.25, 8, dtype=np.float32), b=np.arange(8, dtype=np.float32))
+    check_rewrite(RaiseLayerNormalization(), text, "LayerNormalization", weights=numbers, rtol=2e-3)
