@@ -52,7 +52,7 @@ FUSE = (
 LAYOUT = ("push-transposes", "cancel-transposes", "raise-depth-to-space", "raise-split")
 """What would hide a pattern from the passes that raise one comes after them."""
 
-SELECT = {"cpu": ("select-activations", "select-fused-matmul", "select-residual-sum")}
+SELECT = {"cpu": ("select-activations", "select-fused-matmul", "select-residual-sum", "select-fused-conv")}
 """Operators of ONNX Runtime's own, by kind of target: what was measured to help, or to cost nothing."""
 
 FINISH = ("deduplicate-initializers", "eliminate-dead-nodes")
