@@ -77,7 +77,8 @@ def pipeline_text(
         clean, refold = ([_with_budget(s) if level == 3 else s for s in part] for part in (CLEAN, REFOLD))
         steps += [*clean, *refold]
         if level >= 2:
-            steps += [*FUSE, *_raised(target), "canonicalize-gates", "fuse-matmul-add", *LAYOUT]
+            steps += [*FUSE, *_raised(target), "canonicalize-gates", *_attention(target)]
+            steps += ["fold-scales", "fuse-matmul-add", *LAYOUT]
         steps += clean
         if level >= 2 and target is not None:
             steps += SELECT.get(target.kind, ())
@@ -100,6 +101,16 @@ def _raised(target: Target | None) -> list[str]:
     if target is not None and target.is_xla:
         return ["raise-gelu{upgrade=true}", "raise-group-normalization{upgrade=true}"]
     return ["raise-gelu{upgrade=true}" if target is None or target.kind == "cpu" else "raise-gelu"]
+
+
+def _attention(target: Target | None) -> list[str]:
+    """Operators of opset 23 whose kernels on ONNX Runtime's CPU take 0.4 to 0.9 of the time of their parts."""
+    if target is None or target.kind != "cpu":
+        return []
+    return [
+        f"{name}{{upgrade=true}}"
+        for name in ("raise-rms-normalization", "raise-rotary-embedding", "raise-attention")
+    ]
 
 
 def _precision(target: Target | None, precision: str | None, keep_fp32: str | None, level: int) -> list[str]:
