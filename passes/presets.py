@@ -78,7 +78,7 @@ def pipeline_text(
         steps += [*clean, *refold]
         if level >= 2:
             steps += [*FUSE, *_raised(target), "canonicalize-gates", *_attention(target)]
-            steps += ["fold-scales", "fuse-matmul-add", *LAYOUT]
+            steps += ["fuse-matmul-add", *LAYOUT]
         steps += clean
         if level >= 2 and target is not None:
             steps += SELECT.get(target.kind, ())
