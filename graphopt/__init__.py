@@ -20,10 +20,13 @@ _HOME = {
     "Pipeline": "graphopt.transform",
     "Result": "graphopt.driver",
     "Target": "graphopt.target",
+    "bisect": "graphopt.debugging",
     "compile": "graphopt.driver",
+    "explain": "graphopt.debugging",
     "load": "graphopt.ir.io",
     "load_artifact": "graphopt.driver",
     "optimize": "graphopt.driver",
+    "reduce": "graphopt.debugging",
     "rule": "graphopt.transform",
     "save": "graphopt.ir.io",
     "verify": "graphopt.driver",
@@ -40,10 +43,13 @@ __all__ = [
     "Result",
     "Target",
     "__version__",
+    "bisect",
     "compile",
+    "explain",
     "load",
     "load_artifact",
     "optimize",
+    "reduce",
     "rule",
     "save",
     "verify",
@@ -51,6 +57,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from graphopt.debugging import bisect, explain, reduce
     from graphopt.driver import Result, compile, load_artifact, optimize, verify
     from graphopt.errors import GraphoptError
     from graphopt.executable import Executable

@@ -7,31 +7,30 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import onnx_ir.passes
 
 from graphopt.artifact import is_artifact
-from graphopt.errors import AccuracyError, GraphoptError, UnsupportedError, UsageError
+from graphopt.errors import AccuracyError, UnsupportedError, UsageError
 from graphopt.executable import Executable, lower_onnxruntime, lower_xla
 from graphopt.ir import Model, SymbolicDim
 from graphopt.ir.bind import bind_constants
 from graphopt.ir.check import check_model
 from graphopt.ir.io import load, read, save
 from graphopt.target import Target
-from graphopt.transform import Exactness, Instrument, Pass, Pipeline, Report
+from graphopt.transform import Exactness, Instrument, Pass, Pipeline, Report, Watch
 
 if TYPE_CHECKING:
     from graphopt.verification import VerifyReport
 
 VerifyMode = Literal["each", "end"]
 Dims = Mapping[str, "int | tuple[int, int, int]"]
-CHECK_RUNS = 3
-"""Sets of generated inputs that a pass is checked on."""
-
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
 
@@ -76,6 +75,8 @@ def optimize(
     constants: Mapping[str, Any] | None = None,
     precision: str | None = None,
     keep_fp32: str | None = None,
+    rule_limit: int | None = None,
+    reproducers: str | os.PathLike[str] | None = None,
     instruments: Sequence[Instrument] = (),
     say: Callable[[str, int, int], None] | None = None,
 ) -> Result:
@@ -93,33 +94,111 @@ def optimize(
         constants: inputs that are always the same, by name; they leave the interface.
         precision: ``bf16`` or ``fp16`` narrow the floating-point computation; the interface stays.
         keep_fp32: a regular expression on node names that narrowing leaves alone.
+        rule_limit: stop after this many applications of rules, over all passes (a pass without rules
+            counts as one): replays a part of the pipeline, as :func:`graphopt.bisect` does.
+        reproducers: a folder that gets a small failing model for every pass that is rolled back.
         say: called with (stage, step, steps) as the work goes on.
 
     Raises:
         GraphoptError: the model is broken, a name is unknown, or (``end``) the answers changed.
     """
-    chosen = Target.parse(target) if target is not None else None
     if verify not in (None, "each", "end"):
         raise UsageError("GO701", "unknown verify mode", found=repr(verify), expected="each or end")
+    if rule_limit is not None and rule_limit < 0:
+        raise UsageError("GO701", "a limit is not negative", where="--rule-limit", found=rule_limit)
     _tell(say, "read the model")
+    work = prepare(
+        source,
+        target,
+        level,
+        pipeline,
+        shapes=shapes,
+        dims=dims,
+        constants=constants,
+        precision=precision,
+        keep_fp32=keep_fp32,
+    )
+    watching: list[Instrument] = [*instruments, *([Progress(say)] if say else [])]
+    run = functools.partial(
+        work.pipeline.run,
+        instruments=watching,
+        watch=None if rule_limit is None else Watch(rule_limit),
+    )
+    if verify is None:
+        model, report = run(work.model)
+        check_model(model)
+    else:
+        model, report = _verified_run(work, run, verify, None if reproducers is None else Path(reproducers))
+    return Result(model, report, str(work.pipeline))
+
+
+@dataclasses.dataclass
+class Prepared:
+    """A model as it is read, and what is going to be done to it.
+
+    Attributes:
+        model: in canonical form.
+        bound: the same with its free dimensions bound as asked: what inputs are generated for.
+        pipeline: the passes, with those first that bind dimensions.
+    """
+
+    model: Model
+    bound: Model
+    pipeline: Pipeline
+    precision: str | None
+
+
+def prepare(
+    source: Any,
+    target: str | Target | None = None,
+    level: int = 2,
+    pipeline: str | Pipeline | None = None,
+    *,
+    shapes: Mapping[str, Sequence[int | str]] | None = None,
+    dims: Dims | None = None,
+    constants: Mapping[str, Any] | None = None,
+    precision: str | None = None,
+    keep_fp32: str | None = None,
+) -> Prepared:
+    """The model and the pipeline that :func:`optimize` runs on it, which takes the same arguments."""
+    chosen = Target.parse(target) if target is not None else None
     model = load(source)
     bind_constants(model, constants or {})
-    before = model.clone() if verify == "end" else None
     binding = _binding(model, shapes or {}, dims or {})
     steps = _pipeline(chosen, level, pipeline, precision, keep_fp32)
-    full = Pipeline([*binding, *steps])
-    watching: list[Instrument] = [*instruments, *([Progress(say)] if say else [])]
-    model, report = full.run(model, instruments=watching, check=_checker() if verify == "each" else None)
-    check_model(model)
-    if before is not None:
-        fault = _difference(before, model, report.exactness)
-        if fault is not None:
-            raise AccuracyError(
-                "GO401",
-                f"the optimised model gives other results: {fault}",
-                next_step="--verify each rolls back and names the pass.",
+    bound = Pipeline(binding).run(model.clone())[0] if binding else model
+    narrow = precision if precision in ("bf16", "fp16", "tf32") else None
+    return Prepared(model, bound, Pipeline([*binding, *steps]), narrow)
+
+
+def _verified_run(
+    work: Prepared,
+    run: Callable[..., tuple[Model, Report]],
+    verify: VerifyMode,
+    reproducers: Path | None,
+) -> tuple[Model, Report]:
+    """Run the pipeline with its results compared, around each pass or at the end."""
+    verification = importlib.import_module("graphopt.verification")
+    with verification.ReferenceProcess() as process:
+        feeds, special = verification.exact_feeds(process, work.bound)
+        if verify == "each":
+            check = verification.PassChecker(
+                process, feeds, special, precision=work.precision, reproducers=reproducers
             )
-    return Result(model, report, str(full))
+            model, report = run(work.model, check=check)
+            check_model(model)
+            return model, report
+        judge = verification.Judge(process, work.model.clone(), feeds, special)
+        model, report = run(work.model)
+        check_model(model)
+        fault = judge.difference(model, report.exactness, work.precision)
+    if fault is not None:
+        raise AccuracyError(
+            "GO401",
+            f"the optimised model gives other results: {fault.message}",
+            next_step="--verify each rolls back and names the pass.",
+        )
+    return model, report
 
 
 def compile(
@@ -285,34 +364,6 @@ def _require_static(model: Model) -> None:
                 where=f"input {value.name!r}",
                 next_step="Export the model with a shape for this input.",
             )
-
-
-def _checker() -> Callable[[Model, Model, onnx_ir.passes.PassBase], str | None]:
-    def check(before: Model, after: Model, pass_: onnx_ir.passes.PassBase) -> str | None:
-        exactness = pass_.exactness if isinstance(pass_, Pass) else Exactness.REASSOCIATES
-        try:
-            check_model(after)
-        except GraphoptError as error:
-            return f"the model is no longer valid: {error}"
-        return _difference(before, after, exactness)
-
-    return check
-
-
-def _difference(before: Model, after: Model, exactness: Exactness) -> str | None:
-    """What differs between two models' answers on generated feeds, in words; None when nothing does."""
-    verification = importlib.import_module("graphopt.verification")
-    feeds = [verification.generate_feeds(before, seed=seed) for seed in range(CHECK_RUNS)]
-    actual = iter(verification.run_reference_on_all(after, feeds))
-    report = verification.verify(lambda _: next(actual), before, feeds_list=feeds, exactness=exactness)
-    for comparison in report.runs:
-        worst = comparison.worst
-        if not comparison.ok and worst is not None:
-            return (
-                f"output {worst.name!r}: {worst.problem}, max abs error {worst.max_abs_error:.3g}, "
-                f"max rel error {worst.max_rel_error:.3g}"
-            )
-    return None
 
 
 def load_artifact(folder: str | os.PathLike[str]) -> Executable:

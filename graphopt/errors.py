@@ -49,6 +49,8 @@ CODES: dict[str, str] = {
     # 7xx: usage
     "GO701": "a command-line or API argument is wrong",
     "GO702": "an unknown target",
+    "GO703": "no node, rule or pass has this name",
+    "GO704": "nothing fails, so there is nothing to reduce",
     # 9xx: graphopt itself
     "GO901": "an internal invariant does not hold",
     "GO902": "the work was interrupted",

@@ -19,7 +19,7 @@ def sum_of_two(node: Node, rewriter: Rewriter) -> Replacement:
 
 @dataclasses.dataclass(frozen=True)
 class CanonicalizeSums(RulePass):
-    """Write the sum of two values as Add, which other passes know. It undoes select-residual-sums.
+    """Write the sum of two values as Add, which other passes know. It undoes select-residual-sum.
 
     before: y = Sum(a, b)
     after:  y = Add(a, b)

@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable
 
-from graphopt.ir import Attr, AttributeType, Graph, Model, Node, Value
-from graphopt.ir.edit import replace_value
+from graphopt.ir import Graph, Model, Node, Value
+from graphopt.ir.edit import detach_subgraphs, replace_value
 from graphopt.ir.provenance import merge_origins
-from graphopt.ir.query import is_deterministic, is_op, subgraphs
-from graphopt.ir.text import tensor_digest
+from graphopt.ir.query import is_op, subgraphs
+from graphopt.passes._equality import Key, expression_key
 from graphopt.transform import Changes, Pass
-
-# Domains whose operators are known to be functions of their inputs and attributes.
-_PURE_DOMAINS = frozenset({"", "ai.onnx.ml"})
-# Whether a contrib operator draws random numbers shows in its name only.
-_CONTRIB_DOMAIN = "com.microsoft"
-_RANDOM_WORDS = ("Random", "Dropout", "Sampling", "Multinomial", "PyOp", "ATen")
-_COMPARED_BY_VALUE = frozenset(
-    {
-        AttributeType.INT,
-        AttributeType.INTS,
-        AttributeType.FLOAT,
-        AttributeType.FLOATS,
-        AttributeType.STRING,
-        AttributeType.STRINGS,
-    }
-)
-
-Key = tuple[Hashable, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +17,8 @@ class EliminateCommonSubexpressions(Pass):
     """Compute equal expressions once: same operator, attributes and inputs.
 
     A node in a branch or body may use what an enclosing graph computed before, never the reverse.
-    Random operators, operators of unknown domains and those with subgraphs are left alone.
+    If, Loop and Scan are equal if their bodies compute the same from the same outer values.
+    Random operators and operators of unknown domains are left alone.
 
     Before: ``a = Exp(x); b = Exp(x); y = Add(a, b)``
     After:  ``a = Exp(x); y = Add(a, a)``
@@ -52,6 +34,8 @@ class EliminateCommonSubexpressions(Pass):
 def _visit(graph: Graph, table: dict[Key, Node], changes: Changes) -> None:
     added: list[Key] = []
     for node in list(graph):
+        for sub in subgraphs(node):
+            _visit(sub, table, changes)
         key = expression_key(node)
         if key is not None:
             earlier = table.get(key)
@@ -60,42 +44,8 @@ def _visit(graph: Graph, table: dict[Key, Node], changes: Changes) -> None:
                 added.append(key)
             elif _merge(earlier, node):
                 changes.counts[node.op_type] += 1
-            continue
-        for sub in subgraphs(node):
-            _visit(sub, table, changes)
     for key in added:
         del table[key]
-
-
-def expression_key(node: Node) -> Key | None:
-    """What two nodes have in common exactly if they compute the same, or None if nobody may say so."""
-    domain = node.domain or ""
-    if domain == _CONTRIB_DOMAIN:
-        if any(word in node.op_type for word in _RANDOM_WORDS):
-            return None
-    elif domain not in _PURE_DOMAINS:
-        return None
-    if not is_deterministic(node):
-        return None
-    attributes = []
-    for name in sorted(node.attributes):
-        known = _attribute_key(node.attributes[name])
-        if known is None:
-            return None
-        attributes.append((name, known))
-    wanted = tuple(bool(value.name) for value in node.outputs)
-    return (domain, node.op_type, node.overload, tuple(node.inputs), tuple(attributes), wanted)
-
-
-def _attribute_key(attr: Attr) -> Hashable | None:
-    if attr.is_ref():
-        return None
-    if attr.type == AttributeType.TENSOR:
-        return tensor_digest(attr.as_tensor())
-    if attr.type not in _COMPARED_BY_VALUE:
-        return None
-    # repr tells -0.0 from 0.0 and finds NaN equal to itself; 1 and 1.0 differ.
-    return repr(attr.value)
 
 
 def _merge(earlier: Node, later: Node) -> bool:
@@ -106,6 +56,7 @@ def _merge(earlier: Node, later: Node) -> bool:
     for new, old in pairs:
         _redirect(old, new)
     merge_origins([earlier], [later])
+    detach_subgraphs(later)
     assert later.graph is not None
     later.graph.remove(later, safe=True)
     return True

@@ -11,7 +11,7 @@ from onnx import defs
 from graphopt.ir import Graph, Model, Node, Value
 from graphopt.ir.edit import remove_dead, remove_unused_initializers
 from graphopt.ir.provenance import merge_origins
-from graphopt.ir.query import attribute, is_op, walk_graphs
+from graphopt.ir.query import attribute, captured_values, is_op, walk_graphs
 from graphopt.transform import Changes, Pass
 
 
@@ -49,20 +49,29 @@ def _is_unused(value: Value) -> bool:
 
 
 def _trim_outputs(node: Node, version: int) -> int:
-    """Drop trailing optional outputs that nobody uses; return how many."""
-    keep = len(node.outputs)
-    while keep > 1 and _is_unused(node.outputs[keep - 1]):
-        keep -= 1
-    if keep == len(node.outputs) or _trains(node) or not defs.has(node.op_type, node.domain or ""):
+    """Drop optional outputs that nobody uses; return how many.
+
+    Those at the end are taken off, and those before one that is used lose their names.
+    """
+    last = max((i for i, v in enumerate(node.outputs) if not _is_unused(v)), default=0)
+    unused = [i for i, v in enumerate(node.outputs) if _is_unused(v) and (v.name or i > last)]
+    if len(node.outputs) < 2 or not unused or _trains(node) or not defs.has(node.op_type, node.domain or ""):
         return 0
-    schema = defs.get_schema(node.op_type, version, node.domain or "")
+    try:
+        formal = defs.get_schema(node.op_type, version, node.domain or "").outputs
+    except defs.SchemaError:
+        return 0
     optional = defs.OpSchema.FormalParameterOption.Optional
-    formal = schema.outputs
+    keep = last + 1
     while keep < len(node.outputs) and (keep >= len(formal) or formal[keep].option != optional):
         keep += 1
     count = len(node.outputs) - keep
     if count:
         node.resize_outputs(keep)
+    for index in unused:
+        if index < min(last, len(formal)) and formal[index].option == optional:
+            node.outputs[index].name = ""
+            count += 1
     return count
 
 
@@ -82,35 +91,73 @@ def _drop_body_outputs(node: Node) -> int:
         _rebuild(node, node.inputs, dead)
         return len(dead)
     if is_op(node, "Loop"):
-        return _drop_loop_outputs(node)
+        return _drop_loop_outputs(node, formals=2, results=1, carried=len(node.inputs) - 2)
+    if is_op(node, "Scan"):
+        states = len(node.inputs) - int(attribute(node, "num_scan_inputs"))
+        return _drop_loop_outputs(node, formals=0, results=0, carried=states)
     return 0
 
 
-def _drop_loop_outputs(node: Node) -> int:
-    """Loop: scan outputs nobody uses, and carried values that serve only themselves."""
+def _drop_loop_outputs(node: Node, formals: int, results: int, carried: int) -> int:
+    """Loop and Scan: stacked outputs nobody uses, and carried values that serve only themselves.
+
+    Args:
+        formals, results: how many inputs and outputs of the body come before the carried values.
+        carried: the number of carried values.
+    """
     body: Graph = attribute(node, "body")
-    carried = len(node.inputs) - 2
-    if len(body.outputs) != len(node.outputs) + 1 or len(body.inputs) != carried + 2:
+    if (
+        carried < 0
+        or len(body.outputs) != len(node.outputs) + results
+        or len(body.inputs) != len(node.inputs)
+    ):
         return 0
-    dead = [
-        i
-        for i, value in enumerate(node.outputs)
-        if _is_unused(value) and (i >= carried or not body.inputs[i + 2].uses())
-    ]
-    # A carried value that leaves by another output of the body is used there, too.
-    dead = [i for i in dead if i >= carried or not _leaves_elsewhere(body, i)]
+    dead = _dead_outputs(node, body, formals, results, carried)
     if not dead or len(dead) == len(node.outputs):
         return 0
     states = [i for i in dead if i < carried]
-    _delete(body.outputs, [i + 1 for i in dead])
-    _delete(body.inputs, [i + 2 for i in states])
-    _rebuild(node, [v for i, v in enumerate(node.inputs) if i - 2 not in states], dead)
+    _delete(body.outputs, [i + results for i in dead])
+    remove_dead(list(body))
+    _delete(body.inputs, [i + formals for i in states])
+    _forget_directions(node, {i - carried for i in dead if i >= carried}, len(node.outputs) - carried)
+    _rebuild(node, [v for i, v in enumerate(node.inputs) if i - formals not in states], dead)
     return len(dead)
 
 
-def _leaves_elsewhere(body: Graph, index: int) -> bool:
-    formal = body.inputs[index + 2]
-    return any(value is formal for i, value in enumerate(body.outputs) if i != index + 1)
+def _dead_outputs(node: Node, body: Graph, formals: int, results: int, carried: int) -> list[int]:
+    """Outputs that nobody uses and that no turn needs for one that somebody uses."""
+    positions = {
+        value: i - formals for i, value in enumerate(body.inputs) if formals <= i < formals + carried
+    }
+    live = {i for i, value in enumerate(node.outputs) if not _is_unused(value)}
+    work: list[Value] = [*body.outputs[:results], *(body.outputs[i + results] for i in live)]
+    seen: set[Value] = set()
+    while work:
+        value = work.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        position = positions.get(value)
+        if position is not None and position not in live:
+            live.add(position)
+            work.append(body.outputs[position + results])
+        producer = value.producer()
+        if producer is not None and producer.graph is body:
+            work.extend(v for v in producer.inputs if v is not None)
+            work.extend(captured_values(producer))
+    return [i for i in range(len(node.outputs)) if i not in live]
+
+
+def _forget_directions(node: Node, stacked: set[int], count: int) -> None:
+    """Drop what the attributes of a Scan say of the `stacked` outputs, of `count`, that go."""
+    for name in ("scan_output_axes", "scan_output_directions"):
+        given = attribute(node, name)
+        if given is not None and len(given) == count and stacked:
+            kept = [v for i, v in enumerate(given) if i not in stacked]
+            if kept:
+                node.attributes[name] = onnx_ir.AttrInt64s(name, kept)
+            else:
+                del node.attributes[name]
 
 
 def _delete(values: MutableSequence[Value], positions: Sequence[int]) -> None:

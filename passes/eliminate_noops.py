@@ -58,6 +58,15 @@ def cast_to_same_type(node: Node, _: Rewriter) -> Replacement:
     return x
 
 
+@rule("CastLike")
+def cast_like_known(node: Node, rewriter: Rewriter) -> Replacement:
+    """CastLike(x, y) = Cast(x) to the type of y."""
+    like = node.inputs[1]
+    if like is None or like.dtype is None:
+        return NoMatch("the type is not known")
+    return rewriter.op("Cast", node.inputs[0], to=int(like.dtype), **dict(node.attributes))
+
+
 @rule("Pad")
 def pad_by_nothing(node: Node, _: Rewriter) -> Replacement:
     """Pad(x, 0) = x."""
@@ -225,6 +234,7 @@ class EliminateNoops(RulePass):
         reshape_to_same_shape,
         transpose_of_unit_axes,
         cast_to_same_type,
+        cast_like_known,
         pad_by_nothing,
         slice_of_everything,
         tile_once,

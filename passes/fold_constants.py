@@ -9,11 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir
 
-from graphopt.ir import DataType, Graph, LazyTensor, Model, Node, Shape, TensorProtocol, Value
+from graphopt.ir import DataType, Graph, Model, Node, TensorProtocol, Value
 from graphopt.ir.edit import Namer, add_initializer, remove_dead, replace_value
 from graphopt.ir.evaluate import EvaluationError, evaluable_ops, evaluate, opset_of
 from graphopt.ir.query import (
-    attribute,
     constant_tensor,
     element_count,
     is_deterministic,
@@ -21,6 +20,7 @@ from graphopt.ir.query import (
     static_shape,
     subgraphs,
 )
+from graphopt.passes._weight_layout import LAYOUT_OPS, feeds_matrix_products, promise
 from graphopt.transform import Changes, Exactness, Pass
 from graphopt.transform.pipeline import initializer_bytes
 
@@ -33,10 +33,6 @@ SMALL_OPERAND_BYTES = 256
 EVALUATION_HEADROOM = 4
 """How much more than `max_bytes` the operands of one evaluation may take."""
 
-# Operators that move or retype numbers: their results may be made when they are asked for.
-_LAYOUT_OPS = frozenset(
-    {"Cast", "Concat", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
-)
 # A quantised weight is meant to stay small: targets fuse its DequantizeLinear.
 _KEPT_OPS = frozenset({"DequantizeLinear"})
 
@@ -46,7 +42,7 @@ class FoldConstants(Pass):
     """Replace nodes whose inputs are all constants by their results.
 
     Initializers that a caller may override are no constants. Random operators and DequantizeLinear
-    stay. A change of layout (Transpose, Reshape, Cast, Concat, …) of a weight that is used nowhere
+    stay. A change of layout (Transpose, Reshape, Cast, Concat, Slice, …) of a weight that is used nowhere
     else costs nothing and is folded at any size, without reading the weight before it is needed.
 
     Transcendental functions may be rounded differently than on the target; all else is exact.
@@ -57,10 +53,13 @@ class FoldConstants(Pass):
     Attributes:
         max_bytes: the largest result that is computed here.
         growth: how far all initializers together may grow, as a fraction of what they were.
+        tied: fold the Transpose of a weight that is used elsewhere, too, for a matrix product, and do not
+            count the copy: runtimes prepare constant operands only (a head that shares the embedding).
     """
 
     max_bytes: int = 1 << 20
     growth: float = 0.1
+    tied: bool = True
     exactness = Exactness.REASSOCIATES
 
     def run(self, model: Model) -> Changes:
@@ -74,10 +73,11 @@ class _Folder:
     def __init__(self, model: Model, options: FoldConstants) -> None:
         self.model = model
         self.max_bytes = options.max_bytes
+        self.tied = options.tied
         self.changes = Changes()
         self.namer = Namer(model.graph)
         self.budget = max(int(initializer_bytes(model) * options.growth), SMALL_BYTES)
-        self.shares: dict[Value, int] = {}
+        self.shares: dict[Value, tuple[int, int]] = {}
         self.operands: dict[Value, None] = {}
 
     def run(self) -> Changes:
@@ -121,16 +121,18 @@ class _Folder:
             known = 0
         else:
             known = sum(size for size in sizes if size is not None)
-            if known - freed > self.budget:
+            if known - freed > self.budget and not self._may_copy(node):
                 raise EvaluationError("the weights would grow beyond the budget")
         operands = sum(t.nbytes for t in tensors if t is not None)
         if known > self.max_bytes or operands > EVALUATION_HEADROOM * self.max_bytes:
-            results = [self._promise(node, tensors)]
+            results = self._promise(node, tensors)
         else:
             results = self._compute(node, tensors)
         growth = sum(t.nbytes for t in results) - freed
         if growth > self.budget:
-            raise EvaluationError("the weights would grow beyond the budget")
+            if not self._may_copy(node):
+                raise EvaluationError("the weights would grow beyond the budget")
+            return results
         self.budget -= max(growth, 0)
         return results
 
@@ -138,25 +140,28 @@ class _Folder:
         """The bytes of its operands that `node` answers for.
 
         An operand that only nodes use which are about to be folded themselves goes with the last of
-        them: each of them has its share.
+        them: each of them has a share, by the size of its result.
         """
-        total = 0
+        own = sum(_declared_bytes(value) or 0 for value in node.outputs)
+        total = 0.0
         for value in dict.fromkeys(node.inputs):
             if value is None:
                 continue
             if value not in self.shares:
-                self.shares[value] = self._share(value, node)
-            total += self.shares[value]
-        return total
+                self.shares[value] = self._share(value)
+            freed, results = self.shares[value]
+            total += freed * own / results if results else freed
+        return math.floor(total)
 
-    def _share(self, value: Value, node: Node) -> int:
+    def _share(self, value: Value) -> tuple[int, int]:
+        """(the bytes that go with `value`, the bytes of the results of all its users)."""
         tensor = constant_tensor(value)
         if tensor is None or tensor.nbytes <= SMALL_OPERAND_BYTES or value.is_graph_output():
-            return 0
+            return 0, 0
         users = dict.fromkeys(value.consumers())
-        if all(user is node or _will_fold(user, self.max_bytes) for user in users):
-            return int(tensor.nbytes) // len(users)
-        return 0
+        if len(users) > 1 and not all(_will_fold(user, self.max_bytes) for user in users):
+            return 0, 0
+        return int(tensor.nbytes), sum(_declared_bytes(v) or 0 for user in users for v in user.outputs)
 
     def _compute(self, node: Node, tensors: list[TensorProtocol | None]) -> list[TensorProtocol]:
         arrays = [None if t is None else t.numpy() for t in tensors]
@@ -173,22 +178,16 @@ class _Folder:
             made.append(onnx_ir.tensor(np.ascontiguousarray(array).reshape(array.shape), dtype=value.dtype))
         return made
 
-    def _promise(self, node: Node, tensors: list[TensorProtocol | None]) -> TensorProtocol:
-        """The result of a layout change, to be computed when somebody reads it."""
-        if node.op_type not in _LAYOUT_OPS:
+    def _promise(self, node: Node, tensors: list[TensorProtocol | None]) -> list[TensorProtocol]:
+        """The results of a layout change, to be computed when somebody reads them."""
+        promised = promise(node, tensors, opset_of(self.model, node))
+        if promised is None:
             raise EvaluationError("operands or result are over max-bytes")
-        value = node.outputs[0]
-        shape, dtype = static_shape(value), value.dtype
-        if shape is None or dtype is None or not _is_valid_layout(node, tensors, shape, dtype):
-            raise EvaluationError("operands or result are over max-bytes")
-        opset, size = opset_of(self.model, node), element_count(shape) * max(1, int(dtype.itemsize))
+        return promised
 
-        def read() -> TensorProtocol:
-            arrays = [None if t is None else t.numpy() for t in tensors]
-            (result,) = evaluate(node, arrays, opset=opset, max_bytes=size)
-            return onnx_ir.tensor(np.ascontiguousarray(result).reshape(shape), dtype=dtype)
-
-        return LazyTensor(read, dtype=dtype, shape=Shape(shape))
+    def _may_copy(self, node: Node) -> bool:
+        """Whether `node` turns a weight that is used elsewhere, too, into the operand of products."""
+        return self.tied and is_op(node, "Transpose") and feeds_matrix_products(node.outputs[0])
 
     def _replace(self, node: Node, results: list[TensorProtocol]) -> None:
         self.operands.update((v, None) for v in node.inputs if v is not None)
@@ -220,7 +219,7 @@ def _will_fold(node: Node, max_bytes: int) -> bool:
     if any(v is not None and constant_tensor(v) is None for v in node.inputs) or not is_deterministic(node):
         return False
     sizes = [_declared_bytes(value) for value in node.outputs]
-    return all(size is not None and size <= max_bytes for size in sizes)
+    return all(size is not None and (size <= max_bytes or node.op_type in LAYOUT_OPS) for size in sizes)
 
 
 def _declared_bytes(value: Value) -> int | None:
@@ -228,42 +227,3 @@ def _declared_bytes(value: Value) -> int | None:
     if shape is None or value.dtype is None or value.dtype == DataType.STRING:
         return None
     return math.ceil(element_count(shape) * float(value.dtype.itemsize))
-
-
-def _is_valid_layout(
-    node: Node, tensors: list[TensorProtocol | None], shape: tuple[int, ...], dtype: DataType
-) -> bool:
-    """Whether the promise can be kept: nothing about the result depends on the numbers."""
-    x = tensors[0]
-    if x is None:
-        return False
-    operand = tuple(x.shape.numpy())
-    if node.op_type == "Cast":
-        return operand == shape and _is_safe_cast(x.dtype, dtype)
-    if x.dtype != dtype:
-        return False
-    if node.op_type == "Transpose":
-        perm = attribute(node, "perm") or tuple(reversed(range(len(operand))))
-        return sorted(perm) == list(range(len(operand))) and tuple(operand[p] for p in perm) == shape
-    if node.op_type == "Concat":
-        parts = [tuple(t.shape.numpy()) for t in tensors if t is not None]
-        axis = int(attribute(node, "axis")) % max(len(shape), 1)
-        return (
-            len(parts) == len(tensors)
-            and all(len(p) == len(shape) for p in parts)
-            and sum(p[axis] for p in parts) == shape[axis]
-            and all((*p[:axis], *p[axis + 1 :]) == (*shape[:axis], *shape[axis + 1 :]) for p in parts)
-        )
-    return element_count(operand) == element_count(shape)
-
-
-def _is_safe_cast(source: DataType, target: DataType) -> bool:
-    """Casts that are defined for every number: to floats of at least 16 bits, and between integers."""
-    floats = {DataType.FLOAT16, DataType.BFLOAT16, DataType.FLOAT, DataType.DOUBLE}
-    if target in floats:
-        return source in floats or source.name.startswith(("INT", "UINT")) or source == DataType.BOOL
-    return (
-        target.name.startswith(("INT", "UINT"))
-        and source.name.startswith(("INT", "UINT"))
-        and (source.itemsize >= 1 and target.itemsize >= 1)
-    )

@@ -10,13 +10,21 @@ import numpy as np
 from graphopt.ir import Model, Node, Value
 from graphopt.ir.edit import remove_unused_initializers
 from graphopt.ir.query import attribute, rank, static_shape
-from graphopt.passes._channels import LINEAR, channel_axis, channel_count, channel_vector, rescale
-from graphopt.passes._matching import attributes_of, is_float, made_for, numbers, split_constant
+from graphopt.passes._channels import (
+    LINEAR,
+    absorb,
+    channel_axis,
+    channel_count,
+    channel_vector,
+    input_channel_axis,
+    rescale,
+)
+from graphopt.passes._matching import is_float, made_for, numbers, split_constant
 from graphopt.transform import Changes, Exactness, NoMatch, Rewriter, RulePass, rule
 from graphopt.transform.rule import Replacement, Rule, apply_rules
 
 
-def _affine(node: Node) -> tuple[np.ndarray, np.ndarray] | NoMatch:
+def affine_of_normalization(node: Node) -> tuple[np.ndarray, np.ndarray] | NoMatch:
     """(factor, shift) in float64 [C] such that the BatchNormalization `node` is ``factor * x + shift``."""
     if attribute(node, "training_mode", 0):
         return NoMatch("it is in training mode")
@@ -48,7 +56,7 @@ def batch_normalization_of_linear(node: Node, rewriter: Rewriter) -> Replacement
         return linear
     if channel_axis(linear) != 1:
         return NoMatch("the channels of the MatMul are not axis 1", linear.name)
-    affine = _affine(node)
+    affine = affine_of_normalization(node)
     if isinstance(affine, NoMatch):
         return affine
     if channel_count(linear) != affine[0].size:
@@ -99,54 +107,24 @@ def _made_by_linear(value: Value | None) -> bool:
     return producer is not None and producer.op_type in LINEAR and not producer.domain
 
 
-@rule("Conv")
-def conv_of_batch_normalization(node: Node, rewriter: Rewriter) -> Replacement:
+@rule(*LINEAR)
+def linear_of_batch_normalization(node: Node, rewriter: Rewriter) -> Replacement:
     """Conv(f * x + s, w, b) = Conv(x, f * w, b + sum(w * s)), where no padding can be seen."""
     normalization = made_for(node.inputs[0], node, "BatchNormalization")
     if isinstance(normalization, NoMatch):
         return normalization
-    affine = _affine(normalization)
+    if input_channel_axis(node) != 1:
+        return NoMatch("the input channels are not axis 1", node.name)
+    affine = affine_of_normalization(normalization)
     if isinstance(affine, NoMatch):
         return affine
-    factor, shift = affine
-    weight = node.inputs[1]
-    data = numbers(weight)
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    old = np.zeros(1) if bias is None else numbers(bias)
-    if data is None or weight is None or old is None or not is_float(weight):
-        return NoMatch("the weight or the bias is not a float constant", weight.name if weight else None)
-    padded = any(attribute(node, "pads", ())) or attribute(node, "auto_pad", "NOTSET").startswith("SAME")
-    if padded and np.any(shift != 0):
-        return NoMatch("the Conv pads with zeros what was shifted", node.name)
-    group = int(attribute(node, "group", 1))
-    if data.ndim < 3 or data.shape[1] * group != factor.size or data.shape[0] % group:
-        return NoMatch("the channels differ", node.name)
-    # Weight row m reads the input channels of group m // (M / group).
-    rows = data.shape[0] // group
-    per_row = np.repeat(factor.reshape(group, -1), rows, axis=0)
-    shift_row = np.repeat(shift.reshape(group, -1), rows, axis=0)
-    wide = data.astype(np.float64)
-    spatial = (1,) * (data.ndim - 2)
-    shifts = wide * shift_row.reshape(*shift_row.shape, *spatial)
-    new_bias = old + shifts.sum(axis=tuple(range(1, wide.ndim)))
-    with np.errstate(over="ignore", invalid="ignore"):
-        new_weight = (wide * per_row.reshape(*per_row.shape, *spatial)).astype(data.dtype)
-        narrow_bias = new_bias.astype(data.dtype)
-    if not (np.all(np.isfinite(new_weight)) and np.all(np.isfinite(narrow_bias))):
-        return NoMatch("the folded weight overflows its type", weight.name)
-    return rewriter.op(
-        "Conv",
-        normalization.inputs[0],
-        rewriter.const(new_weight, "weight"),
-        rewriter.const(narrow_bias, "bias") if bias is not None or np.any(new_bias != 0) else None,
-        **attributes_of(node),
-    )
+    return absorb(node, normalization.inputs[0], *affine, rewriter)
 
 
 @rule("BatchNormalization")
 def standalone_batch_normalization(node: Node, rewriter: Rewriter) -> Replacement:
     """BatchNormalization(x) = f * x + s."""
-    affine = _affine(node)
+    affine = affine_of_normalization(node)
     if isinstance(affine, NoMatch):
         return affine
     x = node.inputs[0]
@@ -183,7 +161,7 @@ class FuseConvBn(RulePass):
     rules: ClassVar[tuple[Rule, ...]] = (
         batch_normalization_of_linear,
         arithmetic_of_linear,
-        conv_of_batch_normalization,
+        linear_of_batch_normalization,
     )
 
     def run(self, model: Model) -> Changes:

@@ -9,9 +9,11 @@ import numpy as np
 import onnx_ir
 
 from graphopt.ir import Graph, Model, Node, TensorType, Value
-from graphopt.ir.edit import Namer, add_initializer, detach_subgraphs, make_node, replace_value
+from graphopt.ir.edit import Namer, add_initializer, make_node
 from graphopt.ir.provenance import merge_origins
-from graphopt.ir.query import attribute, constant, is_op, scalar, static_shape, subgraphs
+from graphopt.ir.query import attribute, constant, is_op, scalar, static_shape
+from graphopt.passes._bodies import move_nodes, nodes_holding, replace_node
+from graphopt.passes._equality import graph_key
 from graphopt.transform import Changes, Pass
 
 
@@ -19,7 +21,8 @@ from graphopt.transform import Changes, Pass
 class InlineBranches(Pass):
     """Put the branch that an If always takes, and the body of a Loop that runs once, in their place.
 
-    A Loop that never runs is replaced by its initial values.
+    A Loop that never runs is replaced by its initial values, and an If whose branches compute the same
+    by one of them.
 
     Before: ``y = If(true) <then_branch = {z = Exp(x)}, else_branch = {z = Log(x)}>``
     After:  ``y = Exp(x)``
@@ -31,7 +34,7 @@ class InlineBranches(Pass):
         """Visit every If and Loop once, and those that an inlined graph brings along."""
         changes = Changes()
         namer = Namer(model.graph)
-        work = deque(_control_flow(model.graph))
+        work = deque(nodes_holding(model.graph, "If", "Loop"))
         while work:
             node = work.popleft()
             if node.graph is None or (is_op(node, "If") and node.inputs[0] is None):
@@ -45,52 +48,21 @@ class InlineBranches(Pass):
         return changes
 
 
-def _control_flow(graph: Graph) -> list[Node]:
-    """Every If and Loop under `graph`, outer ones first."""
-    found = []
-    for node in graph:
-        if is_op(node, "If", "Loop"):
-            found.append(node)
-        for sub in subgraphs(node):
-            found.extend(_control_flow(sub))
-    return found
-
-
 def _inline_if(node: Node, model: Model, changes: Changes) -> str | None:
     condition = constant(node.inputs[0], max_elements=1)
-    if condition is None or condition.size != 1:
-        return "the condition is not constant"
-    branch: Graph = attribute(node, "then_branch" if condition.reshape(-1)[0] else "else_branch")
+    if condition is not None and condition.size == 1:
+        branch: Graph = attribute(node, "then_branch" if condition.reshape(-1)[0] else "else_branch")
+    else:
+        branch = attribute(node, "then_branch")
+        key = graph_key(branch)
+        if key is None or key != graph_key(attribute(node, "else_branch")):
+            return "the condition is not constant, and the branches differ"
     if len(branch.outputs) != len(node.outputs):
         return "the branch has another number of outputs"
-    results = _move_nodes(branch, node, model)
-    _replace(node, results)
+    results = move_nodes(branch, node, model)
+    replace_node(node, results)
     changes.counts["if"] += 1
     return None
-
-
-def _move_nodes(body: Graph, node: Node, model: Model) -> list[Value]:
-    """Move the nodes of `body` before `node`; return what the outputs of `body` were."""
-    results = list(body.outputs)
-    body.outputs.clear()
-    for name, value in list(body.initializers.items()):
-        del body.initializers[name]
-        model.graph.register_initializer(value)
-    nodes = list(body)
-    body.remove(nodes)
-    assert node.graph is not None
-    node.graph.insert_before(node, nodes)
-    merge_origins(nodes, [node])
-    return results
-
-
-def _replace(node: Node, results: list[Value]) -> None:
-    for old, new in zip(node.outputs, results, strict=True):
-        if old.uses() or old.is_graph_output():
-            replace_value(old, new)
-    detach_subgraphs(node)
-    assert node.graph is not None
-    node.graph.remove(node, safe=True)
 
 
 def _trip_count(node: Node, body: Graph) -> int | None:
@@ -140,7 +112,7 @@ def _never(
             return "the shape of its stacked outputs is not known"
         empties.append(np.zeros((0, *shape), result.dtype.numpy()))
     stacked = [add_initializer(model.graph, namer.value(f"{node.name}/empty"), array) for array in empties]
-    _replace(node, [*start, *stacked])
+    replace_node(node, [*start, *stacked])
     changes.counts["loop-never"] += 1
     return None
 
@@ -158,7 +130,7 @@ def _once(
     ]
     formal = list(body.inputs)
     meaning = dict(zip(formal, actual, strict=True))
-    results = [meaning.get(value, value) for value in _move_nodes(body, node, model)]
+    results = [meaning.get(value, value) for value in move_nodes(body, node, model)]
     for old, new in meaning.items():
         old.replace_all_uses_with(new)
     body.inputs.clear()
@@ -175,7 +147,7 @@ def _once(
         node.graph.insert_before(node, stack)
         merge_origins([stack], [node])
         outputs.append(stack.outputs[0])
-    _replace(node, outputs)
+    replace_node(node, outputs)
     for value in actual[:2]:
         if not value.uses() and not value.is_graph_output() and value.name is not None:
             del model.graph.initializers[value.name]

@@ -117,9 +117,47 @@ def reshape_of_reshape(node: Node, rewriter: Rewriter) -> Replacement:
     if own is not None:
         return rewriter.op("Reshape", x, own)
     target = reshape_target(x.shape if x is not None else None, y.shape)
+    changed = unit_axes(x.shape, y.shape) if x is not None and target is None else None
+    if changed is not None and x is not None:
+        return _with_axes(changed, x, rewriter)
     if target is None:
         return NoMatch("the result's shape cannot be written as a constant", y.name)
     return rewriter.op("Reshape", x, rewriter.const(np.array(target, np.int64), "shape"))
+
+
+def unit_axes(source: Shape | None, target: Shape | None) -> tuple[str, list[int]] | None:
+    """("Unsqueeze" or "Squeeze", axes) if `source` and `target` differ in axes of size 1 only, else None."""
+    if source is None or target is None or len(source) == len(target):
+        return None
+    long, short = (target, source) if len(target) > len(source) else (source, target)
+    axes: list[int] = []
+    for position, dim in enumerate(long.dims):
+        matched = position - len(axes)
+        if matched < len(short) and same_dim(dim, short.dims[matched]):
+            continue
+        if dim != 1:
+            return None
+        axes.append(position)
+    if len(long) - len(axes) != len(short):
+        return None
+    return ("Unsqueeze" if long is target else "Squeeze"), axes
+
+
+@rule("Reshape")
+def reshape_of_unit_axes(node: Node, rewriter: Rewriter) -> Replacement:
+    """Reshape(x, s) = Unsqueeze(x) or Squeeze(x), if s is computed but only adds or drops axes of size 1."""
+    x = node.inputs[0]
+    if x is None or constant_tensor(node.inputs[1]) is not None:
+        return NoMatch("the target is a constant already")
+    changed = unit_axes(x.shape, node.outputs[0].shape)
+    if changed is None:
+        return NoMatch("more may change than axes of size 1", node.outputs[0].name)
+    return _with_axes(changed, x, rewriter)
+
+
+def _with_axes(changed: tuple[str, list[int]], x: Value, rewriter: Rewriter) -> Value:
+    op_type, axes = changed
+    return rewriter.op(op_type, x, rewriter.const(np.array(axes, np.int64), "axes"))
 
 
 def _target_without_copies(node: Node) -> Value | None:
@@ -140,4 +178,10 @@ class MergeReshapes(RulePass):
     Spec: https://onnx.ai/onnx/operators/onnx__Reshape.html
     """
 
-    rules = (reshape_back, unsqueeze_of_unsqueeze, squeeze_of_squeeze, reshape_of_reshape)
+    rules = (
+        reshape_back,
+        unsqueeze_of_unsqueeze,
+        squeeze_of_squeeze,
+        reshape_of_reshape,
+        reshape_of_unit_axes,
+    )

@@ -13,13 +13,16 @@ import typer
 
 from graphopt.cli import failures
 from graphopt.cli.bench import bench
+from graphopt.cli.bisect import bisect
 from graphopt.cli.check import check
 from graphopt.cli.compile import compile_model
 from graphopt.cli.doctor import doctor
+from graphopt.cli.explain import explain
 from graphopt.cli.inspect import inspect
 from graphopt.cli.optimize import optimize
 from graphopt.cli.output import Output
 from graphopt.cli.passes import passes
+from graphopt.cli.reduce import reduce
 from graphopt.cli.run import run
 from graphopt.cli.targets import targets
 from graphopt.cli.verify import verify
@@ -35,7 +38,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 app.command("compile")(compile_model)
-for command in (optimize, inspect, check, run, verify, bench, passes, targets, doctor):
+for command in (
+    optimize,
+    inspect,
+    check,
+    run,
+    verify,
+    bench,
+    explain,
+    bisect,
+    reduce,
+    passes,
+    targets,
+    doctor,
+):
     app.command()(command)
 
 
@@ -59,7 +75,7 @@ def graphopt_(
     Results go to stdout, progress and notes to stderr. Every command takes --json.
 
     Exit codes: 0 ok, 1 internal error, 2 wrong usage, 3 the model is invalid or not supported,
-    4 results differ, 5 --strict refused a fallback.
+    4 results differ or a pass is wrong, 5 --strict refused a fallback.
     """
 
 

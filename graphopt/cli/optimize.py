@@ -28,16 +28,7 @@ def optimize(
             show_default=False,
         ),
     ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--target",
-            "-t",
-            metavar="T",
-            help="Choose this target's passes; default: plain ONNX.",
-            show_default=False,
-        ),
-    ] = None,
+    target: options.OptionalTarget = None,
     shape: options.Shapes,
     dim: options.Dims,
     constant: options.Constants,
@@ -46,6 +37,17 @@ def optimize(
     level: options.Level = 2,
     pipeline: options.PipelineText = None,
     verify: options.Verify = None,
+    reproducer: Annotated[
+        str | None,
+        typer.Option(
+            "--reproducer",
+            metavar="FOLDER",
+            help="Where --verify each writes a small failing model for a pass that it undoes; default: "
+            "OUT.reproducers beside the output.",
+            show_default=False,
+        ),
+    ] = None,
+    rule_limit: options.RuleLimit = None,
     dump: options.Dump = None,
     list_declined: Annotated[
         bool, typer.Option("--list-declined", help="Also list what passes left alone, and why.")
@@ -63,6 +65,8 @@ def optimize(
         "constants": values.constants(constant),
     }
     destination = values.check_output_file(out, source=model) if out is not None else None
+    if reproducer is None and destination is not None:
+        reproducer = f"{destination.with_suffix('')}.reproducers"
     from graphopt import driver
     from graphopt.cli.progress import Progress
 
@@ -74,6 +78,8 @@ def optimize(
             verify=_verify_mode(verify),
             precision=precision,
             keep_fp32=keep_fp32,
+            rule_limit=rule_limit,
+            reproducers=reproducer if verify == "each" else None,
             instruments=dumps(dump),
             say=progress.say,
             **settings,
@@ -92,6 +98,8 @@ def optimize(
         },
     )
     show_passes(output, report)
+    if verbose:
+        show_rules(output, report)
     if list_declined:
         show_declined(output, report)
     _show_end(output, result, report, None if destination is None else clean(destination))
@@ -148,6 +156,23 @@ def _changes(row: dict[str, Any]) -> str:
     counts = sorted(row["counts"].items(), key=lambda item: (-item[1], item[0]))
     shown = ", ".join(f"{name} {count}" for name, count in counts[:MAX_CHANGES])
     return f"{shown}, and {len(counts) - MAX_CHANGES} other kinds" if len(counts) > MAX_CHANGES else shown
+
+
+def show_rules(output: Output, report: dict[str, Any]) -> None:
+    """How often each rule applied and declined, and the time it took, slowest first."""
+    rows = [
+        (
+            row["name"],
+            name,
+            row["counts"].get(name, 0),
+            sum(n for reason, n in row["declined"].items() if reason.startswith(f"{name}: ")),
+            f"{seconds * 1e3:.2f}",
+        )
+        for row in report["passes"]
+        for name, seconds in sorted(row["rule_seconds"].items(), key=lambda item: -item[1])
+    ]
+    if rows:
+        output.table(["pass", "rule", ">applied", ">declined", ">ms"], rows, title="rules")
 
 
 def show_declined(output: Output, report: dict[str, Any]) -> None:

@@ -91,6 +91,26 @@ Verify = Annotated[
         show_default=False,
     ),
 ]
+RuleLimit = Annotated[
+    int | None,
+    typer.Option(
+        "--rule-limit",
+        metavar="N",
+        min=0,
+        help="Stop after N applications of rules, over all passes: `graphopt bisect` finds the bad one.",
+        show_default=False,
+    ),
+]
+OptionalTarget = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        "-t",
+        metavar="T",
+        help="Choose this target's passes; default: plain ONNX.",
+        show_default=False,
+    ),
+]
 Dump = Annotated[
     str | None,
     typer.Option(

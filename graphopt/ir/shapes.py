@@ -20,13 +20,16 @@ from onnx_shape_inference import ShapeInferenceContext, registry
 from graphopt.ir import DataType, Graph, Model, Node, Shape, SymbolicDim, TensorType, Value
 from graphopt.ir.query import attribute, is_op, same_dim, subgraphs, walk_graphs
 from graphopt.ir.shape_claims import settle
-from graphopt.ir.shape_context import BoundedContext, infer_long_concat, large_constants_hidden
+from graphopt.ir.shape_context import BoundedContext, fixed_numbers_only, infer_long_concat
 from graphopt.ir.shape_elements import follow_elements
 
 logger = logging.getLogger(__name__)
 
 MAX_LOOP_TURNS = 8
 MAX_NESTED_FIXED_POINTS = 2
+
+_FUSED = {"FusedConv": "Conv", "FusedGemm": "Gemm"}
+"""ONNX Runtime's operators whose results have the shape that a standard operator's have."""
 
 _DIM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _RESERVED_DIM_NAMES = frozenset({"max", "min", "floor", "ceiling", "Mod", "mod", "Max", "Min", "sqrt"})
@@ -93,6 +96,8 @@ class Inference:
     def infer_node(self, node: Node) -> None:
         """Recompute the types and shapes of the outputs of `node` from those of its inputs."""
         known = registry.get(node.domain or "", node.op_type, version=self._opset(node))
+        if known is None and node.domain == "com.microsoft" and node.op_type in _FUSED:
+            known = registry.get("", _FUSED[node.op_type], version=self._opset_of(""))
         if known is None and not is_op(node, "Loop"):
             for graph in subgraphs(node):
                 self.run(graph)
@@ -115,7 +120,7 @@ class Inference:
                 for graph in subgraphs(node):
                     self.run(graph)
             if known is not None and not is_op(node, "Loop") and not infer_long_concat(node):
-                with large_constants_hidden(node):
+                with fixed_numbers_only(node):
                     known(self.context, node)
                 settle(node, self.context)
                 follow_elements(node, self.context)
@@ -140,7 +145,10 @@ class Inference:
             self._name_anonymous_dims(value)
 
     def _opset(self, node: Node) -> int:
-        return int(self.context.get_opset_version(node.domain or ""))
+        return self._opset_of(node.domain or "")
+
+    def _opset_of(self, domain: str) -> int:
+        return int(self.context.get_opset_version(domain))
 
     def _name_anonymous_dims(self, value: Value) -> None:
         shape = value.shape

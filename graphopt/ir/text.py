@@ -42,16 +42,20 @@ def listing(model: Model) -> str:
     lines = []
     for depth, graph in _nested(model.graph, 0):
         pad = "  " * depth
-        lines.append(pad + "inputs " + ", ".join(f"{v.name}: {_type(v)}" for v in graph.inputs))
-        lines += [pad + f"weight {name}: {_type(value)}" for name, value in graph.initializers.items()]
-        for node in graph:
-            operands = ", ".join("_" if v is None else str(v.name) for v in node.inputs)
-            results = ", ".join(f"{v.name}: {_type(v)}" for v in node.outputs)
-            domain = f"{node.domain}." if node.domain else ""
-            line = f"{results} = {domain}{node.op_type}{_attributes(node)}({operands})"
-            lines.append(f"{pad}{line}  # {node.name} <- {', '.join(origins(node))}")
+        lines.append(pad + "inputs " + ", ".join(f"{v.name}: {value_type(v)}" for v in graph.inputs))
+        lines += [pad + f"weight {name}: {value_type(value)}" for name, value in graph.initializers.items()]
+        lines += [pad + node_line(node) for node in graph]
         lines.append(pad + "outputs " + ", ".join(str(v.name) for v in graph.outputs))
     return "\n".join(lines) + "\n"
+
+
+def node_line(node: Node) -> str:
+    """`node` as :func:`listing` shows it: results with types, operator, operands, name and origins."""
+    operands = ", ".join("_" if v is None else str(v.name) for v in node.inputs)
+    results = ", ".join(f"{v.name}: {value_type(v)}" for v in node.outputs)
+    domain = f"{node.domain}." if node.domain else ""
+    line = f"{results} = {domain}{node.op_type}{_attributes(node)}({operands})"
+    return f"{line}  # {node.name} <- {', '.join(origins(node))}"
 
 
 def _nested(graph: Graph, depth: int) -> Iterator[tuple[int, Graph]]:
@@ -66,7 +70,7 @@ def _canonical_graph(graph: Graph, outer: dict[Value, str], depth: int) -> Itera
     names = dict(outer)
     for index, value in enumerate(graph.inputs):
         names[value] = f"%{value.name}" if depth == 0 else f"%in{depth}.{index}"
-    yield pad + "inputs " + ", ".join(f"{names[v]}: {_type(v)}" for v in graph.inputs)
+    yield pad + "inputs " + ", ".join(f"{names[v]}: {value_type(v)}" for v in graph.inputs)
     count = 0
     for node in graph:
         operands = ", ".join(_operand(v, names) for v in node.inputs)
@@ -122,7 +126,8 @@ def _attributes(node: Node) -> str:
     return f"<{', '.join(shown)}>" if shown else ""
 
 
-def _type(value: Value) -> str:
+def value_type(value: Value) -> str:
+    """The type and shape of `value`, as in ``float[N,4]``; ``?`` where they are not known."""
     dtype = value.dtype.name.lower() if value.dtype is not None else "?"
     return dtype if value.shape is None else f"{dtype}[{','.join(str(d) for d in value.shape.dims)}]"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphopt.transform.base import Changes, Exactness, Pass
 from graphopt.transform.pipeline import Dump, Instrument, PassRecord, Pipeline, Report
-from graphopt.transform.rule import NoMatch, Rewriter, Rule, RulePass, rule
+from graphopt.transform.rule import NoMatch, Rewriter, Rule, RulePass, Watch, rule, watching
 
 __all__ = [
     "Changes",
@@ -19,5 +19,7 @@ __all__ = [
     "Rewriter",
     "Rule",
     "RulePass",
+    "Watch",
     "rule",
+    "watching",
 ]

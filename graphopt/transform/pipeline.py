@@ -26,6 +26,7 @@ from graphopt.errors import (
 from graphopt.ir import ExternalTensor, Model
 from graphopt.ir.text import listing
 from graphopt.transform.base import Changes, Exactness, Pass
+from graphopt.transform.rule import Watch, watching
 
 
 @dataclasses.dataclass
@@ -139,8 +140,9 @@ class Dump(Instrument):
             ) from error
 
 
-Checker = Callable[[Model, Model, onnx_ir.passes.PassBase], str | None]
-"""Given the model before and after a pass: None when they agree, else what is different."""
+Checker = Callable[[Model, "Model | Exception", onnx_ir.passes.PassBase], str | None]
+"""Given the model before and after a pass (or what the pass raised): None when they agree, else what is
+different."""
 
 
 class Pipeline:
@@ -166,13 +168,19 @@ class Pipeline:
         return len(self.passes)
 
     def run(
-        self, model: Model, *, instruments: Sequence[Instrument] = (), check: Checker | None = None
+        self,
+        model: Model,
+        *,
+        instruments: Sequence[Instrument] = (),
+        check: Checker | None = None,
+        watch: Watch | None = None,
     ) -> tuple[Model, Report]:
         """Run every pass on `model` in place.
 
         Args:
-            check: compares the model before and after each pass; a pass that it faults is rolled
-                back and named in the report. Costs a copy of the graph for each pass.
+            check: compares the model before and after each pass; a pass that it faults, or that
+                raises, is rolled back and named in the report. Costs a copy of the graph for each pass.
+            watch: sees every application of a rule; once its limit is reached, no further pass runs.
 
         Returns:
             The model (another object only if a pass was rolled back or is functional) and the report.
@@ -183,21 +191,32 @@ class Pipeline:
         nodes, size = count_nodes(model), initializer_bytes(model)
         report = Report(nodes_before=nodes, bytes_before=size)
         for index, pass_ in enumerate(self.passes):
+            if watch is not None and watch.spent:
+                break
             for instrument in instruments:
                 instrument.before_pass(index, len(self.passes), pass_, model)
             before = model.clone() if check is not None else None
             started = time.perf_counter()
-            promised = _interface(model)
-            model, changes = _run_pass(pass_, model)
-            _check_interface(pass_, promised, _interface(model))
+            outcome: Model | Exception
+            try:
+                model, changes = _run_watched(pass_, model, watch)
+                outcome = model
+            except (ModelError, UnsupportedError, UsageError):
+                raise
+            except Exception as error:
+                if check is None or isinstance(error, MemoryError):
+                    raise
+                outcome, changes = error, Changes(changes_counter(True))
             seconds = time.perf_counter() - started
             fault = (
-                check(before, model, pass_)
+                check(before, outcome, pass_)
                 if check is not None and before is not None and changes.modified
                 else None
             )
             if fault is not None and before is not None:
                 model = before
+            elif isinstance(outcome, Exception):
+                raise outcome
             nodes_after, size_after = (
                 (count_nodes(model), initializer_bytes(model)) if changes.modified else (nodes, size)
             )
@@ -221,6 +240,18 @@ class Pipeline:
                 instrument.after_pass(index, len(self.passes), record, model)
         report.nodes_after, report.bytes_after = nodes, size
         return model, report
+
+
+def _run_watched(pass_: onnx_ir.passes.PassBase, model: Model, watch: Watch | None) -> tuple[Model, Changes]:
+    """Run `pass_`, and see that it leaves the interface alone and is counted by `watch`."""
+    promised = _interface(model)
+    seen = watch.count if watch is not None else 0
+    with watching(watch):
+        model, changes = _run_pass(pass_, model)
+    _check_interface(pass_, promised, _interface(model))
+    if watch is not None and changes.modified and watch.count == seen:
+        watch.count += 1
+    return model, changes
 
 
 def _interface(model: Model) -> list[tuple[str, str | None, str]]:

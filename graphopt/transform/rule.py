@@ -10,10 +10,12 @@ The driver visits every node once, then only what changed around a rewrite: cost
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,8 +36,64 @@ class NoMatch:
     reason: str
     value: str | None = None
 
+    def __post_init__(self) -> None:
+        watch = _WATCH.get()
+        if watch is not None:
+            watch.refused(self)
+
     def __str__(self) -> str:
         return self.reason + (f" ({self.value})" if self.value else "")
+
+
+class Watch:
+    """Sees what rules do while it is on (see :func:`watching`), and can stop them.
+
+    Subclass it to see more than the number of applications; each method calls that of its parent.
+
+    Attributes:
+        limit: how many applications are allowed; None: as many as there are.
+        count: the applications so far. A pass that has no rules, or does not use them, counts as one.
+        trying: the rule that is being tried, and its root.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = limit
+        self.count = 0
+        self.trying: tuple[Rule, Node] | None = None
+
+    @property
+    def spent(self) -> bool:
+        """Whether no more applications are allowed."""
+        return self.limit is not None and self.count >= self.limit
+
+    def begins(self, item: Rule, node: Node) -> None:
+        """`item` is going to be tried at `node`."""
+        self.trying = (item, node)
+
+    def refused(self, miss: NoMatch) -> None:
+        """`miss` was made: the answer, or what one of several orders of operands failed on."""
+
+    def declined(self, item: Rule, node: Node, miss: NoMatch) -> None:
+        """`item` does not apply at `node`."""
+        self.trying = None
+
+    def applied(self, item: Rule, node: Node, new: Sequence[Node], died: Sequence[Node]) -> None:
+        """`item` was applied at `node`: it put `new` into the graph, and `died` are gone."""
+        self.count += 1
+        self.trying = None
+
+
+_WATCH: contextvars.ContextVar[Watch | None] = contextvars.ContextVar("watch", default=None)
+
+
+@contextlib.contextmanager
+def watching(watch: Watch | None) -> Iterator[None]:
+    """Show `watch` every rule that is tried inside."""
+    token = _WATCH.set(watch)
+    try:
+        yield
+    finally:
+        _WATCH.reset(token)
 
 
 Replacement = Value | Sequence[Value | None] | NoMatch
@@ -80,11 +138,25 @@ class Rewriter:
 
     def __init__(self, model: Model, namer: Namer | None = None, inference: Inference | None = None) -> None:
         self.model = model
-        self.namer = namer or Namer(model.graph)
-        self.inference = inference or Inference(model)
+        self._namer = namer
+        self._inference = inference
         self._root: Node | None = None
         self._nodes: list[Node] = []
         self._constants: list[tuple[str, TensorProtocol, Value]] = []
+
+    @property
+    def namer(self) -> Namer:
+        """Gives new names. Made when the first is asked for: it reads the whole graph."""
+        if self._namer is None:
+            self._namer = Namer(self.model.graph)
+        return self._namer
+
+    @property
+    def inference(self) -> Inference:
+        """Infers the nodes that are made. It too reads the whole graph, so it waits for the first of them."""
+        if self._inference is None:
+            self._inference = Inference(self.model)
+        return self._inference
 
     @property
     def opset(self) -> int:
@@ -231,7 +303,8 @@ def apply_rules(model: Model, rules: Sequence[Rule], *, limit: int | None = None
     rewriter = Rewriter(model)
     budget = limit if limit is not None else 20 * (len(work) + 50)
     clock = time.perf_counter
-    while work and budget > 0:
+    watch = _WATCH.get()
+    while work and budget > 0 and not (watch is not None and watch.spent):
         node = work.popleft()
         queued.discard(node)
         for item in index.get((node.domain or "", node.op_type), ()):
@@ -239,14 +312,20 @@ def apply_rules(model: Model, rules: Sequence[Rule], *, limit: int | None = None
                 break
             started = clock()
             rewriter.begin(node)
+            if watch is not None:
+                watch.begins(item, node)
             answer = item(node, rewriter)
             if isinstance(answer, NoMatch):
                 rewriter.abandon()
+                if watch is not None:
+                    watch.declined(item, node, answer)
                 changes.declined[f"{item.name}: {answer.reason}"] += 1
                 changes.seconds[item.name] = changes.seconds.get(item.name, 0.0) + clock() - started
                 continue
             results: list[Value | None] = [answer] if isinstance(answer, Value) else list(answer)
             new, died = rewriter.commit(results)
+            if watch is not None:
+                watch.applied(item, node, new, died)
             changes.counts[item.name] += 1
             changes.seconds[item.name] = changes.seconds.get(item.name, 0.0) + clock() - started
             budget -= 1

@@ -11,7 +11,7 @@ Source: N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,21 +38,32 @@ def rounding_noise(
     Returns:
         Zero for every output if no input is a float: then nothing can be changed by a little.
     """
-    changed = [_nudged(feeds, seed) for seed in range(RUNS)]
-    if not any(_is_nudgeable(value) for value in feeds.values()):
-        return {}
+    changed = nudged(feeds)
+    return noise_of(run_reference_on_all(model, changed, **options), expected) if changed else {}
+
+
+def noise_of(runs: Sequence[Mapping[str, Any]], expected: Mapping[str, Any]) -> dict[str, float]:
+    """The absolute error that rounding explains, by output, from the outputs on :func:`nudged` inputs."""
     noise: dict[str, float] = {}
-    for outputs in run_reference_on_all(model, changed, **options):
+    for outputs in runs:
         for name, value in outputs.items():
             wanted = expected.get(name)
             if wanted is None or not (_is_nudgeable(value) and _is_nudgeable(wanted)):
                 continue
             if wanted.shape != value.shape:
                 continue
-            difference = np.abs(value.astype(np.float64) - wanted.astype(np.float64))
+            with np.errstate(invalid="ignore"):
+                difference = np.abs(value.astype(np.float64) - wanted.astype(np.float64))
             largest = float(np.max(difference, initial=0.0, where=np.isfinite(difference)))
             noise[name] = max(noise.get(name, 0.0), AMPLIFICATION * largest)
     return noise
+
+
+def nudged(feeds: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Sets like `feeds` with every float changed in its last bits; none if no input is a float."""
+    if not any(_is_nudgeable(value) for value in feeds.values()):
+        return []
+    return [_nudged(feeds, seed) for seed in range(RUNS)]
 
 
 def _nudged(feeds: Mapping[str, Any], seed: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import onnx
 
@@ -81,11 +81,11 @@ def run_reference_on_all(
         folder = Path(name)
         path = _as_file(model, folder)
         if isolate:
-            return _run_in_child(path, feeds_list, folder, timeout_s, memory_bytes or _physical_memory())
+            return _run_in_child(path, feeds_list, folder, timeout_s, memory_bytes)
         try:
             results, engine, note = evaluate_all(path, feeds_list)
         except EvaluationFailed as error:
-            raise _failure(str(error)) from error
+            raise failure(str(error)) from error
         return [ReferenceRun(outputs, engine, note) for outputs in results]
 
 
@@ -120,40 +120,63 @@ def _run_in_child(
     feeds_list: Sequence[Mapping[str, Any]],
     folder: Path,
     timeout_s: float,
-    memory_bytes: int,
+    memory_bytes: int | None,
 ) -> list[ReferenceRun]:
+    write_request(folder, path, feeds_list, memory_bytes)
+    child = start_worker(str(folder), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        _, stderr = child.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        raise failure(f"it was stopped after {timeout_s:g} s") from error
+    finally:
+        child.kill()
+        child.wait()
+        if child.stderr is not None:
+            child.stderr.close()
+    if child.returncode != 0 or not (folder / "answer.json").is_file():
+        raise failure(how_it_died(child.returncode, stderr))
+    return read_answer(folder, len(feeds_list))
+
+
+def write_request(
+    folder: Path, model: Source, feeds_list: Sequence[Mapping[str, Any]], memory_bytes: int | None
+) -> None:
+    """Write into `folder` what :mod:`graphopt.verification.reference_worker` reads there."""
     for index, feeds in enumerate(feeds_list):
         write_arrays(folder / f"feeds_{index}.npz", feeds)
-    request = {"model": path, "runs": len(feeds_list), "memory_bytes": memory_bytes}
+    request = {
+        "model": _as_file(model, folder),
+        "runs": len(feeds_list),
+        "memory_bytes": memory_bytes or _physical_memory(),
+    }
     (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+
+
+def start_worker(argument: str, **streams: int | IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start the process that serves requests; what it dies of goes to stderr, a pipe by default."""
     root = str(Path(__file__).resolve().parents[2])
     search = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "graphopt.verification.reference_worker", str(folder)],
-            env={**os.environ, "PYTHONPATH": search},
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise _failure(f"it was stopped after {timeout_s:g} s") from error
-    answer_file = folder / "answer.json"
-    if done.returncode != 0 or not answer_file.is_file():
-        raise _failure(_how_it_died(done.returncode, done.stderr))
-    answer = json.loads(answer_file.read_text(encoding="utf-8"))
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "graphopt.verification.reference_worker", argument],
+        env={**os.environ, "PYTHONPATH": search},
+        cwd=tempfile.gettempdir(),
+        **{"stderr": subprocess.PIPE, **streams},  # type: ignore[call-overload]
+    )
+
+
+def read_answer(folder: Path, runs: int) -> list[ReferenceRun]:
+    """The results that the worker left in `folder`. Raises ModelError (GO604) if the model failed."""
+    answer = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
     if "error" in answer:
-        raise _failure(answer["error"])
+        raise failure(answer["error"])
     return [
         ReferenceRun(read_arrays(folder / f"outputs_{index}.npz"), answer["engine"], answer["note"])
-        for index in range(len(feeds_list))
+        for index in range(runs)
     ]
 
 
-def _how_it_died(code: int, stderr: bytes) -> str:
+def how_it_died(code: int, stderr: bytes) -> str:
+    """How a process ended that left no answer, in words."""
     if code < 0:
         try:
             name = signal.Signals(-code).name
@@ -164,5 +187,6 @@ def _how_it_died(code: int, stderr: bytes) -> str:
     return f"the process that ran it ended with code {code}" + (f": {lines[-1].strip()}" if lines else "")
 
 
-def _failure(found: str) -> ModelError:
+def failure(found: str) -> ModelError:
+    """The error for a model that cannot be run."""
     return ModelError("GO604", "the reference run failed", found=found)

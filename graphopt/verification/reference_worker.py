@@ -3,11 +3,16 @@
 ``python -m graphopt.verification.reference_worker FOLDER``
 
 Reads ``request.json`` and ``feeds_0.npz`` … in FOLDER, writes ``outputs_0.npz`` … and ``answer.json``.
+
+``python -m graphopt.verification.reference_worker --serve``
+
+Does that for each folder that a line on stdin names, and answers with a line on stdout.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -46,5 +51,19 @@ def main(folder: Path) -> None:
     (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
 
 
+def serve() -> None:
+    """Serve one request after the other, until stdin ends."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    # What a library prints must not be taken for an answer.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    for line in sys.stdin:
+        main(Path(line.rstrip("\n")))
+        answers.write("done\n")
+        answers.flush()
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if sys.argv[1] == "--serve":
+        serve()
+    else:
+        main(Path(sys.argv[1]))

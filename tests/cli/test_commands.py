@@ -23,7 +23,7 @@ def ort(model: Path, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def test_help_lists_every_command(cli: Cli) -> None:
     outcome = cli("--help")
     assert (outcome.code, outcome.err) == (0, "")
-    commands = "compile optimize inspect check run verify bench passes targets doctor"
+    commands = "compile optimize inspect check run verify bench explain bisect reduce passes targets doctor"
     for command in commands.split():
         assert f"\n  {command} " in outcome.out
         shown = cli(command, "--help")

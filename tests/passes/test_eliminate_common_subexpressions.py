@@ -114,3 +114,43 @@ def test_nothing_outside_uses_what_a_branch_computes() -> None:
             z = Exp(x)
         }""",
     )
+
+
+TWO_LOOPS = """g (float[2] x, bool on, bool off) => (float[2] y) <int64 n = {{3}}, float[1] w = {{2.0}}> {{
+    a = Loop (n, on, x) <body = b (int64 i, bool k, float[2] s) => (bool go, float[2] r) {{
+        go = Identity(k) p = Mul(s, w) r = Add(p, x) }}>
+    b = Loop (n, {start}, x) <body = d (int64 j, bool l, float[2] t) => (bool ho, float[2] u) {{
+        ho = Identity(l) q = {first} u = Add(q, x) }}>
+    y = Add(a, b) }}"""
+
+
+def test_equal_loops_run_once() -> None:
+    check_pass(
+        EliminateCommonSubexpressions(),
+        before=TWO_LOOPS.format(start="on", first="Mul(t, w)"),
+        after="""g (float[2] x, bool on, bool off) => (float[2] y) <int64 n = {3}, float[1] w = {2.0}> {
+            a = Loop (n, on, x) <body = b (int64 i, bool k, float[2] s) => (bool go, float[2] r) {
+                go = Identity(k) p = Mul(s, w) r = Add(p, x) }>
+            y = Add(a, a) }""",
+    )
+
+
+@pytest.mark.parametrize(
+    ("start", "first"),
+    [("off", "Mul(t, w)"), ("on", "Mul(t, x)"), ("on", "Div(t, w)"), ("on", "RandomNormalLike(t)")],
+)
+def test_loops_that_differ_stay(start: str, first: str) -> None:
+    check_pass(EliminateCommonSubexpressions(), before=TWO_LOOPS.format(start=start, first=first))
+
+
+def test_small_constants_are_compared_by_their_bits() -> None:
+    head = "g (float[3] x) => (float[3] y, float[3] z) <float a = {0.0}, float b = {0.0}, float c = {-0.0}"
+    check_pass(
+        EliminateCommonSubexpressions(),
+        before=f"{head}> {{ p = Add(x, a) q = Add(x, b) y = Exp(p) z = Neg(q) }}",
+        after=f"{head}> {{ p = Add(x, a) y = Exp(p) z = Neg(p) }}",
+    )
+    check_pass(
+        EliminateCommonSubexpressions(),
+        f"{head}, float[1] d = {{0.0}}> {{ p = Add(x, a) q = Add(x, c) r = Add(x, d) s = Add(p, r) y = Exp(s) z = Neg(q) }}",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from checking import check_pass, model_from
 
 from graphopt.passes.eliminate_dead_nodes import EliminateDeadNodes
@@ -127,3 +128,59 @@ def test_carried_value_that_leaves_by_another_output_stays() -> None:
     model = model_from(before)
     EliminateDeadNodes().run(model)
     check_pass(EliminateDeadNodes(), before=model)
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
+def test_the_sequence_of_a_recurrent_layer_that_only_its_last_state_is_asked_for(op: str) -> None:
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[op]
+    rest = ", c" if op == "LSTM" else ""
+    frame = f"""g (float[5, 2, 3] x, float[1, {gates * 4}, 3] w, float[1, {gates * 4}, 4] r) => (float[1, 2, 4] h)
+        {{ @, h = {op}<hidden_size = 4>(x, w, r) }}"""
+    check_pass(
+        EliminateDeadNodes(), before=frame.replace("@, h", f"y, h{rest}"), after=frame.replace("@", "")
+    )
+
+
+def test_required_outputs_before_one_that_is_used_stay() -> None:
+    check_pass(
+        EliminateDeadNodes(),
+        before="""g (float[6] x, int64[1] k) => (int64[K] i) { v, i = TopK(x, k) }""",
+    )
+
+
+def test_a_chain_of_carried_values_that_serves_only_itself() -> None:
+    check_pass(
+        EliminateDeadNodes(),
+        before=LOOP.format(outputs="y, other", results="bool go, float[2] r, float[2] v", extra="v = Exp(u)"),
+        after="""g (float[2] x) => (float[2] y) <int64 n = {3}, bool on = {1}> {
+            y = Loop (n, on, x) <
+                body = b (int64 i, bool c, float[2] s) => (bool go, float[2] r) {
+                    go = Identity(c) r = Add(s, x) } > }""",
+    )
+
+
+SCAN = """g (float[2] h, float[N, 2] x) => (float[2, N] z) {{
+    {outputs} = Scan <num_scan_inputs = 1, scan_output_axes = {axes},
+        body = b ({formals}, float[2] p) => ({results}) {{ {nodes} }}> ({states}, x) }}"""
+
+
+def test_unused_outputs_of_scan_go() -> None:
+    check_pass(
+        EliminateDeadNodes(),
+        before=SCAN.format(
+            outputs="a, b, w, z",
+            axes="[0, 1]",
+            formals="float[2] s, float[2] t",
+            states="h, h",
+            results="float[2] r, float[2] u, float[2] q, float[2] o",
+            nodes="r = Add(s, p) u = Mul(t, p) q = Exp(u) o = Neg(r)",
+        ),
+        after=SCAN.format(
+            outputs="a, z",
+            axes="[1]",
+            formals="float[2] s",
+            states="h",
+            results="float[2] r, float[2] o",
+            nodes="r = Add(s, p) o = Neg(r)",
+        ),
+    )

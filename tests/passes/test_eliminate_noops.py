@@ -258,3 +258,11 @@ def test_noops_in_a_loop_body_on_captured_values() -> None:
         before=body.format(nodes="k = Mul(h, o) r = Add(s, k) q = Mul(h, o)"),
         after=body.format(nodes="r = Add(s, h) q = Identity(h)"),
     )
+
+
+def test_cast_like_a_known_type() -> None:
+    check_pass(
+        EliminateNoops(),
+        before="g (float[N] x, int64 k) => (int64[N] y) { y = CastLike(x, k) }",
+        after="g (float[N] x, int64 k) => (int64[N] y) { y = Cast<to = 7>(x) }",
+    )

@@ -118,11 +118,66 @@ def test_layout_of_a_large_weight_is_promised_not_read() -> None:
 
 
 def test_large_weight_with_another_user_is_not_copied() -> None:
-    model, reads = large("t = Transpose(w) a = MatMul(x, t) y = MatMul(a, w)")
+    model, reads = large("t = Transpose(w) a = Mul(x, t) y = MatMul(a, w)")
     changes = FoldConstants().run(model)
     assert not changes.modified
     assert not reads
     assert changes.declined == {"Transpose: the weights would grow beyond the budget": 1}
+
+
+def test_a_tied_weight_is_transposed_for_the_products_that_it_feeds() -> None:
+    nodes = "t = Transpose(w) a = MatMul(x, t) y = MatMul(a, w)"
+    model, reads = large(nodes)
+    assert FoldConstants(tied=False).run(model).declined == {
+        "Transpose: the weights would grow beyond the budget": 1
+    }
+    original = model.clone()
+    assert FoldConstants().run(model).counts == {"Transpose": 1}
+    assert not reads
+    feeds = random_feeds(original, {"A": 2, "B": 800})
+    check_same_results(original, model, feeds, Exactness.REASSOCIATES)
+
+
+def test_packing_of_a_large_recurrent_weight_is_promised() -> None:
+    """What exporters write for an LSTM: the gates in another order, and an axis for the direction."""
+    hidden, width = 400, 300
+    nodes = f"""z = Constant<value_ints = [0]>() h = Constant<value_ints = [{hidden}]>()
+        h2 = Constant<value_ints = [{2 * hidden}]>() h3 = Constant<value_ints = [{3 * hidden}]>()
+        h4 = Constant<value_ints = [{4 * hidden}]>()
+        i = Slice(w, z, h, z) o = Slice(w, h3, h4, z) fc = Slice(w, h, h3, z)
+        p = Concat<axis = 0>(i, o, fc) u = Unsqueeze(p, z) y = Mul(x, u)"""
+    model, reads = large(nodes, (4 * hidden, width))
+    original = model.clone()
+    changes = FoldConstants(growth=0.0, max_bytes=1 << 10).run(model)
+    assert [n.op_type for n in model.graph] == ["Mul"], changes.declined
+    assert not reads
+    feeds = random_feeds(original, {"A": 4 * hidden, "B": width})
+    check_same_results(original, model, feeds, Exactness.BIT_EXACT)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "i = Constant<value_ints = [1, -700]>() a = Gather(w, i) y = Mul(x, a)",
+        "a, b = Split<num_outputs = 2>(w) y = Mul(a, b)",
+        """s = Constant<value_ints = [-1]>() e = Constant<value_ints = [-9999]>()
+        z = Constant<value_ints = [1]>() a = Slice(w, s, e, z, s) y = Mul(x, a)""",
+    ],
+)
+def test_picked_parts_of_a_large_weight(nodes: str) -> None:
+    model, reads = large(nodes, (700, 800))
+    original = model.clone()
+    changes = FoldConstants(max_bytes=1 << 10).run(model)
+    assert [n.op_type for n in model.graph] == ["Mul"], changes.declined
+    assert not reads
+    feeds = {"x": np.ones((1, 800), np.float32)}
+    check_same_results(original, model, feeds, Exactness.BIT_EXACT)
+
+
+def test_an_index_out_of_range_is_left_to_the_runtime() -> None:
+    model, reads = large("i = Constant<value_ints = [700]>() a = Gather(w, i) y = Mul(x, a)")
+    assert not FoldConstants(max_bytes=1 << 10).run(model).modified
+    assert not reads
 
 
 def test_arithmetic_on_a_large_weight_stays() -> None:

@@ -149,3 +149,23 @@ def test_a_loop_that_runs_once_stands_in_its_place(source: str) -> None:
 )
 def test_a_loop_that_may_run_otherwise_stays(source: str) -> None:
     check_pass(InlineBranches(), before=source)
+
+
+BRANCHES = """g (float[N] x, bool c) => (float[N] y) <float[1] w = {{2.0}}> {{
+    y = If (c) <
+        then_branch = t () => (float[N] a) {{ p = Exp(x) a = Mul(p, w) }},
+        else_branch = e () => (float[N] b) {{ q = Exp(x) b = {} }}
+    > }}"""
+
+
+def test_branches_that_compute_the_same() -> None:
+    check_pass(
+        InlineBranches(),
+        before=BRANCHES.format("Mul(q, w)"),
+        after="g (float[N] x, bool c) => (float[N] y) <float[1] w = {2.0}> { p = Exp(x) y = Mul(p, w) }",
+    )
+
+
+@pytest.mark.parametrize("last", ["Mul(w, q)", "Mul(q, q)", "Mul(x, w)", "RandomNormalLike(q)"])
+def test_branches_that_differ_stay(last: str) -> None:
+    check_pass(InlineBranches(), before=BRANCHES.format(last))

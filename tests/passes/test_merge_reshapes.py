@@ -87,3 +87,38 @@ def test_fed_target_and_used_middle() -> None:
             a = Flatten<axis = 0>(x) h = Relu(x) y = Reshape(h, t)
         }""",
     )
+
+
+@pytest.mark.parametrize("batch", [2, 0])
+def test_computed_targets_that_add_or_drop_axes_of_size_one(batch: int) -> None:
+    constants = "<int64[1] rest = {-1}, int64[2] ones = {1, 1}, int64[2] middle = {1, 2}, int64[1] one = {1}>"
+    head = f"g (float[N, M] x) => (float[A, B, C, D] y) {constants}"
+    parts = "n = Shape<start = 0, end = 1>(x) m = Shape<start = 1, end = 2>(x)"
+    dims = {"N": batch, "M": 3}
+    check_pass(
+        MergeReshapes(),
+        before=f"{head} {{ {parts} s = Concat<axis = 0>(n, ones, m) y = Reshape(x, s) }}",
+        after=f"{head} {{ {parts} s = Concat<axis = 0>(n, ones, m) y = Unsqueeze(x, middle) }}".replace(
+            f"{parts} s = Concat<axis = 0>(n, ones, m)", ""
+        ),
+        dims=dims,
+    )
+    check_pass(
+        MergeReshapes(),
+        before=f"{head} {{ {parts} s = Concat<axis = 0>(n, ones, m) f = Reshape(x, rest) y = Reshape(f, s) }}",
+        after=f"{head} {{ y = Unsqueeze(x, middle) }}",
+        dims={"N": 2, "M": 3},
+    )
+    check_pass(
+        MergeReshapes(),
+        f"{head} {{ {parts} s = Concat<axis = 0>(m, ones, n) y = Reshape(x, s) }}",
+        dims=dims,
+    )
+    head = f"g (float[N, 1, M] x) => (float[A, B] y) {constants}"
+    parts = "n = Shape<start = 0, end = 1>(x) m = Shape<start = 2, end = 3>(x)"
+    check_pass(
+        MergeReshapes(),
+        before=f"{head} {{ {parts} s = Concat<axis = 0>(n, m) y = Reshape(x, s) }}",
+        after=f"{head} {{ y = Squeeze(x, one) }}",
+        dims=dims,
+    )

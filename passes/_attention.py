@@ -1,0 +1,311 @@
+"""Scaled dot-product attention as it is written out: ``Softmax(scale * q kᵀ + mask) v``."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphopt.ir import DataType, Node, Value
+from graphopt.ir.query import attribute, constant, is_op, rank, same_dim, scalar
+from graphopt.passes._attention_masks import (
+    bounds,
+    broadcasts_into,
+    every_row_is_open,
+    expanded,
+    keeps_closed_rows,
+    lowest,
+)
+from graphopt.passes._matching import made_for, numpy_dtype, scalar_factor
+from graphopt.transform import NoMatch, Rewriter
+
+MAX_STEPS = 8
+"""Scores pass through no more nodes than this between their product and Softmax."""
+
+ABSORBING = -1e30
+"""A float32 at most this large swallows any score that is added to it, as long as scores stay below 1e22."""
+
+INPUTS = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What is done to scores: `mask` is added, or, with a `fill`, they are kept where `mask` is `kept`."""
+
+    mask: Value
+    fill: Value | None = None
+    kept: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionMatch:
+    """``Softmax(scale * q kᵀ + steps) v`` over the last two axes.
+
+    Attributes:
+        key: k, with `permutation` still to be applied where that is not None.
+        steps: masks, innermost first.
+        softcap: c of ``c * tanh(scores / c)``, done before the steps, or 0.
+        zero_rows: rows that are NaN after Softmax become zeros.
+    """
+
+    query: Value
+    key: Value
+    permutation: tuple[int, ...] | None
+    value: Value
+    scale: float
+    softcap: float
+    steps: tuple[Step, ...]
+    scores: Value
+    zero_rows: bool
+
+
+def match_attention(node: Node) -> AttentionMatch | NoMatch:
+    """The attention whose last product is `node`."""
+    if not is_op(node, "MatMul"):
+        return NoMatch("no product")
+    weights, value = node.inputs
+    if weights is None or value is None:
+        return NoMatch("an operand is missing")
+    softmax, zero_rows = _softmax(weights, node)
+    if isinstance(softmax, NoMatch):
+        return softmax
+    found = rank(weights)
+    if found is None or int(attribute(softmax, "axis", -1)) not in (-1, found - 1):
+        return NoMatch("Softmax is not over the last axis", softmax.name)
+    if found != 4 or rank(value) != 4:
+        return NoMatch("not of rank 4", weights.name)
+    walked = _walk(softmax.inputs[0], softmax, MAX_STEPS)
+    if isinstance(walked, NoMatch):
+        return walked
+    product, scale, softcap, steps = walked
+    query, scale = _unscaled(product.inputs[0], product, scale)
+    turned, scale = _unscaled(product.inputs[1], product, scale)
+    transpose = None if turned is None else turned.producer()
+    if transpose is None or not is_op(transpose, "Transpose"):
+        return NoMatch("the key is not transposed", turned.name if turned is not None else None)
+    perm = attribute(transpose, "perm")
+    if perm is None or len(perm) != 4 or transpose.inputs[0] is None or query is None:
+        return NoMatch("the key's permutation is not of four axes", transpose.name)
+    key, scale = _unscaled(transpose.inputs[0], transpose, scale)
+    if key is None:
+        return NoMatch("an operand is missing")
+    swapped = (perm[0], perm[1], perm[3], perm[2])
+    match = AttentionMatch(
+        query,
+        key,
+        None if swapped == (0, 1, 2, 3) else swapped,
+        value,
+        scale,
+        softcap,
+        tuple(steps),
+        product.outputs[0],
+        zero_rows,
+    )
+    problem = _problem(match, transpose)
+    return match if problem is None else problem
+
+
+def _softmax(weights: Value, node: Node) -> tuple[Node | NoMatch, bool]:
+    """(the Softmax that makes `weights` for `node`, whether its NaNs are replaced by zeros)."""
+    guard = made_for(weights, node, "Where")
+    if isinstance(guard, NoMatch):
+        return made_for(weights, node, "Softmax"), False
+    test, zero, plain = guard.inputs
+    is_nan = made_for(test, guard, "IsNaN")
+    if isinstance(is_nan, NoMatch) or plain is None or is_nan.inputs[0] is not plain:
+        return NoMatch("the weights are chosen by something else than IsNaN", guard.name), False
+    if scalar(zero) != 0:
+        return NoMatch("NaN is replaced by something else than 0", guard.name), False
+    softmax = plain.producer()
+    if not is_op(softmax, "Softmax") or softmax is None or softmax.graph is not node.graph:
+        return NoMatch("no Softmax there", plain.name), False
+    if plain.is_graph_output() or any(use.node not in (guard, is_nan) for use in plain.uses()):
+        return NoMatch("the weights are used elsewhere", plain.name), False
+    return softmax, True
+
+
+def _walk(value: Value | None, user: Node, budget: int) -> tuple[Node, float, float, list[Step]] | NoMatch:
+    """(the product q kᵀ, its scale, its softcap, the steps from there to `value`)."""
+    node = made_for(value, user, "MatMul", "Mul", "Div", "Add", "Where")
+    if isinstance(node, NoMatch):
+        return node
+    if node.op_type == "MatMul":
+        return node, 1.0, 0.0, []
+    if budget == 0:
+        return NoMatch("too much is done to the scores", node.name)
+    if node.op_type in ("Mul", "Div"):
+        return _scaled(node, user, budget)
+    candidates = [(0, 1), (1, 0)] if node.op_type == "Add" else [(1, 2), (2, 1)]
+    problem = NoMatch("no product under the mask", node.name)
+    for inner_index, other_index in candidates:
+        inner, other = node.inputs[inner_index], node.inputs[other_index]
+        found = _walk(inner, node, budget - 1)
+        if isinstance(found, NoMatch) or other is None or inner is None:
+            problem = found if isinstance(found, NoMatch) and inner_index == candidates[0][0] else problem
+            continue
+        mask = other if node.op_type == "Add" else node.inputs[0]
+        if mask is None or not broadcasts_into(mask, inner):
+            return NoMatch("the mask is not known to fit the scores", mask.name if mask is not None else None)
+        step = Step(mask) if node.op_type == "Add" else Step(mask, other, inner_index == 1)
+        return found[0], found[1], found[2], [*found[3], step]
+    return problem
+
+
+def _scaled(node: Node, user: Node, budget: int) -> tuple[Node, float, float, list[Step]] | NoMatch:
+    """What :func:`_walk` says of ``c * scores`` or ``c * tanh(scores)``."""
+    inner, factor = _unscaled(node.outputs[0], user, 1.0)
+    if inner is None or inner is node.outputs[0]:
+        return NoMatch("the scores are multiplied by something else than a number", node.name)
+    capped = made_for(inner, node, "Tanh")
+    cap = factor if not isinstance(capped, NoMatch) else 0.0
+    found = (
+        _walk(inner, node, budget - 1)
+        if isinstance(capped, NoMatch)
+        else _walk(capped.inputs[0], capped, budget - 1)
+    )
+    if isinstance(found, NoMatch):
+        return found
+    if found[2] or found[3] or cap < 0:
+        return NoMatch("the scores are scaled after a mask or a cap", node.name)
+    return found[0], found[1] * factor, cap, []
+
+
+def _unscaled(value: Value | None, user: Node, scale: float) -> tuple[Value | None, float]:
+    """(x, scale * c) of ``c * x`` or ``x / c`` made for `user` alone; else `value` as it is."""
+    node = made_for(value, user, "Mul", "Div")
+    if isinstance(node, NoMatch) or len(node.inputs) != 2:
+        return value, scale
+    a, b = node.inputs
+    number = scalar_factor(b, a)
+    if number is not None and node.op_type == "Div":
+        return (a, scale / number) if number != 0 else (value, scale)
+    if number is not None:
+        return a, scale * number
+    number = scalar_factor(a, b) if node.op_type == "Mul" else None
+    return (b, scale * number) if number is not None else (value, scale)
+
+
+def _problem(match: AttentionMatch, transpose: Node) -> NoMatch | None:
+    """Why Attention would not give the same, if it would not."""
+    if match.scores.dtype not in (DataType.FLOAT, DataType.FLOAT16, DataType.BFLOAT16):
+        return NoMatch("Attention scales in float32, which is not the scores' precision", match.scores.name)
+    if not 0 < match.scale < math.inf or np.float32(match.scale) == 0:
+        return NoMatch("the scale is not a positive number", match.scores.name)
+    shapes = [match.query.shape, transpose.outputs[0].shape, match.value.shape]
+    if any(shape is None or len(shape) != 4 for shape in shapes):
+        return NoMatch("not of rank 4", match.scores.name)
+    dims = [shape.dims for shape in shapes if shape is not None]
+    if any(not same_dim(d[axis], dims[0][axis]) for d in dims[1:] for axis in (0, 1)):
+        return NoMatch("batch and heads of query, key and value are not known to be equal", match.query.name)
+    if any(0 in d for d in dims):
+        return NoMatch("there are no elements", match.query.name)
+    for step in match.steps:
+        if step.fill is None:
+            continue
+        fill = scalar(step.fill)
+        if fill is None or not fill <= ABSORBING or match.scores.dtype != DataType.FLOAT:
+            return NoMatch("masked scores are not replaced by a number below -1e30", step.fill.name)
+    if match.scores.dtype != DataType.FLOAT and any(not _plain(step) for step in match.steps):
+        return NoMatch("a mask may close rows, which half precision shows", match.scores.name)
+    return None
+
+
+def _plain(step: Step) -> bool:
+    """Whether the mask that is added is known to be far from the lowest number."""
+    found = bounds(step.mask)
+    return every_row_is_open(step.mask) or (found is not None and found[0] > lowest(step.mask) / 2)
+
+
+def build_attention(
+    match: AttentionMatch, rewriter: Rewriter, graph_inputs: Sequence[Value]
+) -> Value | NoMatch:
+    """The Attention operator on operands of four axes."""
+    key = match.key
+    if match.permutation is not None:
+        key = rewriter.op("Transpose", key, perm=match.permutation)
+    mask = _mask(match, rewriter)
+    if mask is not None:
+        sources = [*graph_inputs[:INPUTS], match.query, key]
+        full = expanded(mask, match.scores, sources, rewriter)
+        if isinstance(full, NoMatch):
+            return full
+        mask = full
+    return rewriter.op(
+        "Attention",
+        match.query,
+        key,
+        match.value,
+        mask,
+        scale=_explicit_scale(match),
+        softcap=match.softcap or None,
+    )
+
+
+def _explicit_scale(match: AttentionMatch) -> float | None:
+    """The scale, or None where it is 1 / sqrt(head size) as the operator has it by itself."""
+    assert match.query.shape is not None
+    size = match.query.shape.dims[-1]
+    if isinstance(size, int) and abs(match.scale * math.sqrt(size) - 1) < 1e-6:
+        return None
+    return match.scale
+
+
+def _mask(match: AttentionMatch, rewriter: Rewriter) -> Value | None:
+    """One mask for all steps, such that the operator gives what Softmax gives in every row."""
+    steps = [step for step in match.steps if not _adds_nothing(step)]
+    if len(steps) == 1:
+        return _only_mask(steps[0], match, rewriter)
+    total: Value | None = None
+    low: float | None = 0.0
+    for step in steps:
+        if step.fill is None:
+            found = bounds(step.mask)
+            low = None if low is None or found is None else low + found[0]
+            total = step.mask if total is None else rewriter.op("Add", total, step.mask)
+        else:
+            fill = float(scalar(step.fill) or 0.0)
+            low = None if low is None else min(low, fill)
+            total = _chosen(step, total, fill, match, rewriter)
+    if total is None:
+        return None
+    least = low is None or low <= lowest(total)
+    return keeps_closed_rows(total, low, rewriter, least=least, nan_rows=not match.zero_rows)
+
+
+def _adds_nothing(step: Step) -> bool:
+    zeros = constant(step.mask, max_elements=1 << 20) if step.fill is None else None
+    return zeros is not None and not zeros.any()
+
+
+def _only_mask(step: Step, match: AttentionMatch, rewriter: Rewriter) -> Value | None:
+    """The mask for one step: what is added, or the truth values that choose."""
+    nan_rows = not match.zero_rows
+    if step.fill is None:
+        if every_row_is_open(step.mask):
+            return step.mask
+        found = bounds(step.mask)
+        low = None if found is None else found[0]
+        least = low is None or low <= lowest(step.mask)
+        return keeps_closed_rows(step.mask, low, rewriter, least=least, nan_rows=nan_rows)
+    fill = float(scalar(step.fill) or 0.0)
+    allowed = step.mask if step.kept else rewriter.op("Not", step.mask)
+    if step.kept and every_row_is_open(step.mask):
+        return allowed
+    if fill == -math.inf and match.zero_rows:
+        return allowed
+    if fill <= lowest(match.scores) and fill != -math.inf:
+        dtype = numpy_dtype(match.scores)
+        assert dtype is not None
+        fill = float(np.nextafter(dtype.type(fill), dtype.type(0)))
+    total = _chosen(step, None, fill, match, rewriter)
+    return keeps_closed_rows(total, fill, rewriter, least=False, nan_rows=nan_rows)
+
+
+def _chosen(step: Step, total: Value | None, fill: float, match: AttentionMatch, rewriter: Rewriter) -> Value:
+    """``Where(mask, total or 0, fill)``, the other way round if the step keeps what is false."""
+    dtype = numpy_dtype(match.scores)
+    kept = total if total is not None else rewriter.const(np.zeros((), dtype), "open")
+    closed = rewriter.const(np.asarray(fill, dtype), "closed")
+    return rewriter.op("Where", step.mask, *((kept, closed) if step.kept else (closed, kept)))
