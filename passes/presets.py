@@ -54,7 +54,7 @@ LAYOUT = ("push-transposes", "cancel-transposes", "raise-depth-to-space", "raise
 """What would hide a pattern from the passes that raise one comes after them."""
 
 SELECT: dict[str | None, tuple[str, ...]] = {
-    None: ("select-residual-sum", "select-global-pools"),
+    None: ("select-residual-sum", "select-global-pools", "select-rms-parts"),
     "cpu": (
         "select-global-pools",
         "lower-activations",
