@@ -46,6 +46,7 @@ class AttentionMatch:
     Attributes:
         key: k, with `permutation` still to be applied where that is not None.
         steps: masks, innermost first.
+        softcap: c of ``c * tanh(scores / c)``, done before the steps, or 0.
         zero_rows: rows that are NaN after Softmax become zeros.
     """
 
@@ -54,6 +55,7 @@ class AttentionMatch:
     permutation: tuple[int, ...] | None
     value: Value
     scale: float
+    softcap: float
     steps: tuple[Step, ...]
     scores: Value
     zero_rows: bool
@@ -77,7 +79,7 @@ def match_attention(node: Node) -> AttentionMatch | NoMatch:
     walked = _walk(softmax.inputs[0], softmax, MAX_STEPS)
     if isinstance(walked, NoMatch):
         return walked
-    product, scale, steps = walked
+    product, scale, softcap, steps = walked
     query, scale = _unscaled(product.inputs[0], product, scale)
     turned, scale = _unscaled(product.inputs[1], product, scale)
     transpose = None if turned is None else turned.producer()
@@ -96,6 +98,7 @@ def match_attention(node: Node) -> AttentionMatch | NoMatch:
         None if swapped == (0, 1, 2, 3) else swapped,
         value,
         scale,
+        softcap,
         tuple(steps),
         product.outputs[0],
         zero_rows,
@@ -123,25 +126,17 @@ def _softmax(weights: Value, node: Node) -> tuple[Node | NoMatch, bool]:
     return softmax, True
 
 
-def _walk(value: Value | None, user: Node, budget: int) -> tuple[Node, float, list[Step]] | NoMatch:
-    """(the product q kᵀ, its scale, the steps from there to `value`)."""
+def _walk(value: Value | None, user: Node, budget: int) -> tuple[Node, float, float, list[Step]] | NoMatch:
+    """(the product q kᵀ, its scale, its softcap, the steps from there to `value`)."""
     node = made_for(value, user, "MatMul", "Mul", "Div", "Add", "Where")
     if isinstance(node, NoMatch):
         return node
     if node.op_type == "MatMul":
-        return node, 1.0, []
+        return node, 1.0, 0.0, []
     if budget == 0:
         return NoMatch("too much is done to the scores", node.name)
     if node.op_type in ("Mul", "Div"):
-        inner, factor = _unscaled(node.outputs[0], user, 1.0)
-        if inner is node.outputs[0]:
-            return NoMatch("the scores are multiplied by something else than a number", node.name)
-        found = _walk(inner, node, budget - 1)
-        if isinstance(found, NoMatch):
-            return found
-        if found[2]:
-            return NoMatch("the scores are scaled after a mask", node.name)
-        return found[0], found[1] * factor, []
+        return _scaled(node, user, budget)
     candidates = [(0, 1), (1, 0)] if node.op_type == "Add" else [(1, 2), (2, 1)]
     problem = NoMatch("no product under the mask", node.name)
     for inner_index, other_index in candidates:
@@ -154,8 +149,27 @@ def _walk(value: Value | None, user: Node, budget: int) -> tuple[Node, float, li
         if mask is None or not broadcasts_into(mask, inner):
             return NoMatch("the mask is not known to fit the scores", mask.name if mask is not None else None)
         step = Step(mask) if node.op_type == "Add" else Step(mask, other, inner_index == 1)
-        return found[0], found[1], [*found[2], step]
+        return found[0], found[1], found[2], [*found[3], step]
     return problem
+
+
+def _scaled(node: Node, user: Node, budget: int) -> tuple[Node, float, float, list[Step]] | NoMatch:
+    """What :func:`_walk` says of ``c * scores`` or ``c * tanh(scores)``."""
+    inner, factor = _unscaled(node.outputs[0], user, 1.0)
+    if inner is None or inner is node.outputs[0]:
+        return NoMatch("the scores are multiplied by something else than a number", node.name)
+    capped = made_for(inner, node, "Tanh")
+    cap = factor if not isinstance(capped, NoMatch) else 0.0
+    found = (
+        _walk(inner, node, budget - 1)
+        if isinstance(capped, NoMatch)
+        else _walk(capped.inputs[0], capped, budget - 1)
+    )
+    if isinstance(found, NoMatch):
+        return found
+    if found[2] or found[3] or cap < 0:
+        return NoMatch("the scores are scaled after a mask or a cap", node.name)
+    return found[0], found[1] * factor, cap, []
 
 
 def _unscaled(value: Value | None, user: Node, scale: float) -> tuple[Value | None, float]:
@@ -218,7 +232,15 @@ def build_attention(
         if isinstance(full, NoMatch):
             return full
         mask = full
-    return rewriter.op("Attention", match.query, key, match.value, mask, scale=_explicit_scale(match))
+    return rewriter.op(
+        "Attention",
+        match.query,
+        key,
+        match.value,
+        mask,
+        scale=_explicit_scale(match),
+        softcap=match.softcap or None,
+    )
 
 
 def _explicit_scale(match: AttentionMatch) -> float | None:

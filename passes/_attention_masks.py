@@ -195,14 +195,14 @@ def expanded(mask: Value, scores: Value, sources: Sequence[Value], rewriter: Rew
         return rewriter.op("Expand", mask, rewriter.const(np.array(wanted, np.int64), "sizes"))
     sizes = []
     for dim in wanted:
-        size = _size(dim, (mask, *sources), rewriter)
+        size = size_vector(dim, (mask, *sources), rewriter)
         if size is None:
             return NoMatch("no value shows the size that the mask must be expanded to", mask.name)
         sizes.append(size)
     return rewriter.op("Expand", mask, rewriter.op("Concat", *sizes, axis=0))
 
 
-def _size(dim: int | SymbolicDim, sources: Sequence[Value], rewriter: Rewriter) -> Value | None:
+def size_vector(dim: int | SymbolicDim, sources: Sequence[Value], rewriter: Rewriter) -> Value | None:
     """`dim` as a vector of one element, read from the first of `sources` that has it."""
     if isinstance(dim, int):
         return rewriter.const(np.array([dim], np.int64), "size")

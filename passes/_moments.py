@@ -169,9 +169,9 @@ class Moments:
     def square_base(self, value: Value) -> Value | NoMatch:
         """b of ``b²``."""
         node = produced_by(value, "Pow", "Mul")
-        if node is None or node.inputs[0] is None:
+        first, second = node.inputs if node is not None else (None, None)
+        if node is None or first is None:
             return NoMatch("the variance is not the mean of a square", value.name)
-        first, second = node.inputs
         if is_op(node, "Pow") and not is_about(scalar_factor(second, first), 2.0):
             return NoMatch("the power is not 2", node.name)
         if is_op(node, "Mul") and first is not second:

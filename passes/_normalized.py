@@ -88,7 +88,8 @@ def fitted_parameter(
         return NoMatch("the parameter does not fit the normalized dimensions", parameter.name)
     if element_count(shape) > SMALL_CONSTANT_ELEMENTS:
         return NoMatch("the normalized dimensions are very large")
-    placed = data.reshape(aligned).transpose(np.argsort(order))
+    sizes = (1,) * (x_rank - data.ndim) + data.shape
+    placed = data.reshape(sizes).transpose(np.argsort(order))
     placed = placed.reshape(placed.shape[axis:])
     if factor != 1.0:
         with np.errstate(over="ignore"):

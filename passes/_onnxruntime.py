@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from graphopt.errors import UsageError
 from graphopt.ir import Model, Node, Value
+from graphopt.ir.query import attribute
 from graphopt.transform import Changes, NoMatch, Rewriter
 from graphopt.transform.rule import Replacement, Rule, apply_rules
 
@@ -100,4 +101,6 @@ def why_no_kernel(node: Node, provider: str) -> NoMatch | None:
         return NoMatch("the type is unknown", None if value is None else value.name)
     if value.dtype.name not in types:
         return NoMatch(f"{provider} has no {node.op_type} of type {value.dtype.name.lower()}", value.name)
+    if provider == "cuda" and node.op_type == "FusedConv" and attribute(node, "activation") != "Relu":
+        return NoMatch("cuDNN fuses Relu alone", node.name)
     return None

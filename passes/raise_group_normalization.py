@@ -9,7 +9,7 @@ import numpy as np
 from graphopt.ir import DataType, Model, Node, Value
 from graphopt.ir.query import attribute, constant, is_op, rank, same_dim, same_shape
 from graphopt.passes._channels import channel_vector
-from graphopt.passes._matching import made_for, split_constant
+from graphopt.passes._matching import attributes_of, made_for, split_constant
 from graphopt.passes._upgrading import upgrade_for
 from graphopt.transform import Changes, Exactness, NoMatch, Rewriter, RulePass, rule
 from graphopt.transform.rule import Replacement
@@ -82,7 +82,7 @@ def parameter(node: Node, rewriter: Rewriter) -> Replacement:
     if not all(np.all(np.isfinite(p)) for p in narrowed):
         return NoMatch("the new parameters are not finite in their type", other.name)
     constants = [rewriter.const(p, "parameter") for p in narrowed]
-    return rewriter.op("GroupNormalization", x, *constants, stem=group.name, **dict(group.attributes))
+    return rewriter.op("GroupNormalization", x, *constants, stem=group.name, **attributes_of(group))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -102,9 +102,9 @@ def clip(node: Node, rewriter: Rewriter) -> Replacement:
     if isinstance(inner, NoMatch):
         return inner
     under = (inner.inputs[0], 0.0) if is_op(inner, "Relu") else _limit(inner)
-    if under is None or under[0] is None:
+    x, other = under if under is not None else (None, 0.0)
+    if x is None:
         return NoMatch("not between two finite numbers", inner.name)
-    x, other = under
     low, high = (other, bound) if is_op(node, "Min") else (bound, other)
     dtype = numpy_dtype(value)
     if not low <= high or dtype is None or numpy_dtype(x) != dtype:

@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 MAX_LOOP_TURNS = 8
 MAX_NESTED_FIXED_POINTS = 2
 
+_FUSED = {"FusedConv": "Conv", "FusedGemm": "Gemm"}
+"""ONNX Runtime's operators whose results have the shape that a standard operator's have."""
+
 _DIM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _RESERVED_DIM_NAMES = frozenset({"max", "min", "floor", "ceiling", "Mod", "mod", "Max", "Min", "sqrt"})
 
@@ -93,6 +96,8 @@ class Inference:
     def infer_node(self, node: Node) -> None:
         """Recompute the types and shapes of the outputs of `node` from those of its inputs."""
         known = registry.get(node.domain or "", node.op_type, version=self._opset(node))
+        if known is None and node.domain == "com.microsoft" and node.op_type in _FUSED:
+            known = registry.get("", _FUSED[node.op_type], version=self._opset_of(""))
         if known is None and not is_op(node, "Loop"):
             for graph in subgraphs(node):
                 self.run(graph)
@@ -140,7 +145,10 @@ class Inference:
             self._name_anonymous_dims(value)
 
     def _opset(self, node: Node) -> int:
-        return int(self.context.get_opset_version(node.domain or ""))
+        return self._opset_of(node.domain or "")
+
+    def _opset_of(self, domain: str) -> int:
+        return int(self.context.get_opset_version(domain))
 
     def _name_anonymous_dims(self, value: Value) -> None:
         shape = value.shape

@@ -144,3 +144,13 @@ def test_shape_that_a_default_decides_is_left_open() -> None:
     )
     assert model.graph.outputs[0].shape is not None
     assert not any(isinstance(d, int) for d in model.graph.outputs[0].shape.dims[2:])
+
+
+def test_operators_that_the_runtime_fused_have_the_shape_of_the_standard_ones() -> None:
+    model = model_from("""g (float[N, 3, 9, H] x, float[4, 3, 3, 3] w, float[N, 5] a, float[6, 5] b)
+        => (float[A, B, C, D] y, float[E, F] z) {
+        p = com.microsoft.FusedConv<activation = "Relu", pads = [1, 1, 1, 1]>(x, w) y = Neg(p)
+        q = com.microsoft.FusedGemm<activation = "Relu", transB = 1>(a, b) z = Neg(q) }""")
+    shapes = {v.name: str(v.shape) for n in model.graph for v in n.outputs}
+    assert shapes["p"] == "[N,4,9,H]"
+    assert shapes["q"] == "[N,6]"

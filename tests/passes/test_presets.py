@@ -7,6 +7,7 @@ from checking import check_same_results, model_from, random_feeds
 from rewriting import operators
 
 from graphopt.passes.presets import pipeline_text
+from graphopt.target import Target
 from graphopt.transform import Exactness, Pipeline
 
 WINDOWED = """g (float[batch, 8, 6, 4] x) => (float[A, B] y) <int64[1] height = {2}, float[1] two = {2.0},
@@ -26,3 +27,47 @@ def test_normalization_over_a_size_that_takes_a_division_is_raised(level: int) -
     assert operators(model) == ["Reshape", "LayerNormalization"]
     feeds = random_feeds(original, {"batch": 2})
     check_same_results(original, model, feeds, Exactness.REASSOCIATES)
+
+
+HARD_SWISH = """g (float[N, 4] x) => (float[N, 4] y) <float three = {3.0}, float six = {6.0}> {
+    a = Add(x, three) r = Relu(a) m = Min(r, six) p = Mul(x, m) y = Div(p, six) }"""
+SWISH = """g (float[N, 4] x, float[N, 4] u) => (float[N, 4] y) <float one = {1.0}> {
+    n = Neg(x) e = Exp(n) s = Add(e, one) r = Reciprocal(s) g = Mul(r, u) y = Mul(x, g) }"""
+GELU = """g (float[N, 4] x) => (float[N, 4] y) <float root = {1.4142135}, float one = {1.0}, float half = {0.5}> {
+    d = Div(x, root) e = Erf(d) s = Add(e, one) h = Mul(s, half) y = Mul(x, h) }"""
+
+
+@pytest.mark.parametrize(
+    ("source", "after"),
+    [(HARD_SWISH, ["HardSwish"]), (SWISH, ["Sigmoid", "Mul", "Mul"]), (GELU, ["Gelu"])],
+)
+def test_activations_are_raised_step_by_step(source: str, after: list[str]) -> None:
+    model = model_from(source)
+    original = model.clone()
+    model, _ = Pipeline(pipeline_text(2)).run(model)
+    assert operators(model) == after
+    check_same_results(original, model, random_feeds(original, {"N": 3}), Exactness.REASSOCIATES)
+
+
+@pytest.mark.parametrize(
+    ("target", "opset"), [(None, 20), ("cpu", 20), ("xla-cpu", 20), ("cuda", 18), ("tensorrt", 18)]
+)
+def test_the_opset_is_raised_where_it_costs_no_kernels(target: str | None, opset: int) -> None:
+    text = pipeline_text(2, Target.parse(target) if target else None)
+    model, _ = Pipeline(text).run(model_from(GELU))
+    assert model.opset_imports[""] == opset
+    model, _ = Pipeline(text).run(model_from(HARD_SWISH))
+    assert model.opset_imports[""] == 18
+
+
+RESIDUAL = """g (float[N, 4] x, float[N, 4] r, float[4] w) => (float[N, 4] y) {
+    s = Add(x, r) y = LayerNormalization(s, w) }"""
+
+
+@pytest.mark.parametrize(("target", "sum_"), [(None, "Sum"), ("cpu", "Sum"), ("cuda", "Add"), ("tpu", "Add")])
+def test_residual_sums_are_written_for_the_target(target: str | None, sum_: str) -> None:
+    text = pipeline_text(2, Target.parse(target) if target else None)
+    model, _ = Pipeline(text).run(model_from(RESIDUAL))
+    assert operators(model) == [sum_, "LayerNormalization"]
+    again, _ = Pipeline(text).run(model.clone())
+    assert operators(again) == [sum_, "LayerNormalization"]

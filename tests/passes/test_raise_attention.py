@@ -78,6 +78,18 @@ def test_another_scale_is_an_attribute() -> None:
     assert attribute(model, "scale") == 1.0
 
 
+def test_capped_scores() -> None:
+    body = f"{HEAD} t = Mul(s, c) d = Div(t, cap) h = Tanh(d) u = Mul(h, cap) m = Add(u, mask) {TAIL}"
+    mask = np.where(np.tril(np.ones((S, T), bool)), 0, -np.inf).astype(np.float32)
+    model = check(body, "Attention", c=C, cap=number(0.7), mask=mask)
+    assert attribute(model, "scale") is None
+    assert attribute(model, "softcap") == pytest.approx(0.7)
+    model = check(body.replace("Div(t, cap)", "Div(t, c)"), "Attention", c=C, cap=number(0.7), mask=mask)
+    assert attribute(model, "scale") == pytest.approx(0.7)
+    declines(body.replace("m = Add(u, mask)", "a = Add(u, mask) m = Mul(a, cap)"), "after a mask or a cap",
+             c=C, cap=number(0.7), mask=mask)  # fmt: skip
+
+
 def test_the_key_may_come_transposed_otherwise() -> None:
     text = f"""g (float[{B},{H},{S},{D}] q, float[{B},{T},{H},{D}] k, float[{B},{H},{T},{D}] v)
         => (float[A, E, F, G] y) {{ kt = Transpose<perm = [0, 2, 3, 1]>(k) m = MatMul(q, kt) {TAIL} }}"""
@@ -192,7 +204,7 @@ def test_near_misses() -> None:
     declines(
         plain, "something else than a number", c=np.random.default_rng(0).random((S, T)).astype(np.float32)
     )
-    declines(f"{HEAD} t = Add(s, c) m = Mul(t, c) {TAIL}", "scaled after a mask", c=C)
+    declines(f"{HEAD} t = Add(s, c) m = Mul(t, c) {TAIL}", "after a mask or a cap", c=C)
     declines(CHOSEN, "below -1e30", f", bool[{B},1,{S},{T}] p", c=C, low=number(-1e9))
     declines(f"{HEAD} m = Mul(s, c) {GUARD}", "something else than 0", c=C, zero=number(1))
     used = f"{HEAD} m = Mul(s, c) w = Softmax<axis = -1>(m) o = MatMul(w, v) z = ReduceMax(w) y = Add(o, z)"
@@ -251,12 +263,12 @@ def test_merged_heads_may_be_reshaped_otherwise() -> None:
 
 
 def test_heads_that_were_never_merged_are_merged_by_reshape() -> None:
-    text = f"""g (float[N, L, 3, 8] q, float[N, L, 3, 8] k, float[N, L, 3, 8] v, float c)
-        => (float[A, E, F, G] y) {{ qr = Identity(q) kr = Identity(k) vr = Identity(v)
+    text = """g (float[N, L, 3, 8] q, float[N, L, 3, 8] k, float[N, L, 3, 8] v, float c)
+        => (float[A, E, F, G] y) {
         qt = Transpose<perm = [0, 2, 1, 3]>(q) kt = Transpose<perm = [0, 2, 3, 1]>(k)
         vt = Transpose<perm = [0, 2, 1, 3]>(v) s = MatMul(qt, kt) t = Mul(s, c)
-        w = Softmax<axis = -1>(t) o = MatMul(w, vt) y = Transpose<perm = [0, 2, 1, 3]>(o) }}"""
-    after = "Identity Identity Identity Reshape Reshape Reshape Attention Reshape"
+        w = Softmax<axis = -1>(t) o = MatMul(w, vt) y = Transpose<perm = [0, 2, 1, 3]>(o) }"""
+    after = "Reshape Reshape Reshape Attention Reshape"
     check_rewrite(RaiseAttention(), text, after, weights={"c": C}, opset=23, dims={"N": 2, "L": 5})
 
 
@@ -265,7 +277,7 @@ def test_a_value_with_its_heads_elsewhere_keeps_four_axes() -> None:
                          "Reshape(v, joined) vt = Reshape(vr, joined)")  # fmt: skip
     text = f"g ({HIDDEN}) => (float[A, E, F, G] y) {{ {body} {JOINED} y = Identity(b) }}"
     weights = {"heads": np.array([2, 5, 3, 8]), "joined": np.array([2, 3, 5, 8]), "c": C}
-    model, changes = check_rewrite(
+    _, changes = check_rewrite(
         RaiseAttention(), text, "Reshape Transpose Reshape Reshape Reshape Transpose Attention Transpose Identity",
         weights=weights, opset=23, dims={"N": 2, "L": 5},
     )  # fmt: skip
