@@ -77,7 +77,7 @@ class _Island:
 
     def grow(self, start: Node, seen: set[tuple[Node, Perm]]) -> bool:
         """Collect the island below `start`; False if there is none, or it was looked at before."""
-        work = [user for user in self._users(start.outputs[0])]
+        work = list(self._users(start.outputs[0]))
         found = False
         while work:
             node = work.pop()

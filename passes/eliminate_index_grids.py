@@ -154,7 +154,7 @@ def gather_of_flat_grid(node: Node, rewriter: Rewriter) -> Replacement:
 
 
 def _read(x: Value, ramps: list[Ramp], node: Node, rewriter: Rewriter) -> Replacement:
-    """x, gathered where its axes may be longer than the ramps, with axes of size 1 where the result of `node` has them."""
+    """x with the unit axes of the result of `node`, gathered where an axis may be longer than its ramp."""
     output = node.outputs[0].shape
     axes = [r.axis for r in ramps]
     if output is None or x.shape is None or axes != sorted(set(axes)):

@@ -73,7 +73,8 @@ def space_to_depth(node: Node, rewriter: Rewriter) -> Replacement:
     block = middle[3]
     if perm != _TO_DEPTH or not same_dim(block, middle[5]) or not isinstance(block, int) or block < 1:
         return NoMatch("other axes are moved, or the blocks are not known to be square", node.name)
-    if not all(same_dim(a, b) for a, b in ((middle[1], x.shape.dims[1]), *zip(middle[2:5:2], result[2:], strict=True))):
+    kept = [middle[1], middle[2], middle[4]]
+    if not all(same_dim(a, b) for a, b in zip(kept, [x.shape.dims[1], *result[2:]], strict=True)):
         return NoMatch("the result has another shape", node.name)
     source = x.shape.dims
     if not _scaled(result, source, block) or not _is_product(source[1], block * block, result[1]):
