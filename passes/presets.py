@@ -45,7 +45,13 @@ FUSE = (
     "raise-hard-swish",
 )
 
-LAYOUT = ("push-transposes", "cancel-transposes", "raise-depth-to-space", "raise-split")
+LAYOUT = (
+    "push-transposes",
+    "cancel-transposes",
+    "absorb-transposes",
+    "raise-depth-to-space",
+    "raise-split",
+)
 """What would hide a pattern from the passes that raise one comes after them."""
 
 FINISH = ("deduplicate-initializers", "eliminate-dead-nodes")
