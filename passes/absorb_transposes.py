@@ -49,8 +49,8 @@ def matmul_of_transposes(node: Node, rewriter: Rewriter) -> Replacement:
     # Nothing is said of a Gemm that sums over no element.
     if not (known_size(a, 1) or known_size(b, 0)):
         return NoMatch("it may sum over nothing", a.name)
-    flags = {name: 1 for name, x in zip(("transA", "transB"), sources, strict=True) if x is not None}
-    return rewriter.op("Gemm", sources[0] or a, sources[1] or b, **flags)
+    flags = [1 if x is not None else None for x in sources]
+    return rewriter.op("Gemm", sources[0] or a, sources[1] or b, transA=flags[0], transB=flags[1])
 
 
 @dataclasses.dataclass(frozen=True)
