@@ -25,6 +25,7 @@ CLEAN = (
     "eliminate-index-grids",
     "eliminate-expands",
     "hoist-shapes",
+    "raise-matmul",
     "merge-reshapes",
     "merge-transposes",
     "eliminate-common-subexpressions",
