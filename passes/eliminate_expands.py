@@ -21,6 +21,12 @@ BROADCASTING = frozenset(
 )
 MAX_RESHAPES = 4
 
+_INTEGERS = {DataType.INT8, DataType.INT16, DataType.INT32, DataType.INT64}
+_UNSIGNED = {DataType.UINT8, DataType.UINT16, DataType.UINT32, DataType.UINT64}
+_FLOATS = {DataType.FLOAT, DataType.FLOAT16, DataType.DOUBLE}
+_EXPANDED_TYPES = frozenset({DataType.BOOL, *_INTEGERS, *_UNSIGNED, *_FLOATS})
+"""The types that ONNX Runtime's CPU provider has Expand for; bfloat16 is not among them."""
+
 UNARY = frozenset(
     {"Abs", "BitwiseNot", "Cast", "Ceil", "Cos", "Exp", "Floor", "Log", "Neg", "Not", "Reciprocal", "Relu"}
     | {"Round", "Sigmoid", "Sign", "Sin", "Sqrt", "Tanh"}
@@ -104,10 +110,15 @@ def unary_of_expand(node: Node, rewriter: Rewriter) -> Replacement:
     """f(Expand(x, s)) = Expand(f(x), s): fewer elements are computed."""
     value = node.inputs[0]
     expand = produced_by(value, "Expand")
-    if expand is None or value is None or only_use(value) is not node:
-        return NoMatch("the operand is not expanded for it alone")
+    if expand is None or value is None or not _moves_behind(expand, value, node):
+        return NoMatch("the operand is not expanded for it alone, or Expand does not take the result")
     inner = rewriter.op(node.op_type, expand.inputs[0], *node.inputs[1:], **attributes_of(node))
     return _expanded(inner, expand, node, rewriter)
+
+
+def _moves_behind(expand: Node, value: Value, node: Node) -> bool:
+    """Whether `expand` makes `value` for `node` alone, as often as that runs, and takes its result, too."""
+    return only_use(value) is node and expand.graph is node.graph and node.outputs[0].dtype in _EXPANDED_TYPES
 
 
 def _expanded(x: Value, expand: Node, node: Node, rewriter: Rewriter) -> Value:
@@ -122,7 +133,7 @@ def broadcast_of_expands(node: Node, rewriter: Rewriter) -> Replacement:
     """f(Expand(x, s), y) = Expand(f(x, y), s) if fewer elements are computed so."""
     for position, value in enumerate(node.inputs):
         expand = produced_by(value, "Expand")
-        if expand is None or value is None or only_use(value) is not node:
+        if expand is None or value is None or not _moves_behind(expand, value, node):
             continue
         operands = [*node.inputs[:position], expand.inputs[0], *node.inputs[position + 1 :]]
         small = broadcast([v for v in operands if v is not None])

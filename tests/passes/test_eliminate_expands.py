@@ -112,3 +112,14 @@ def test_rows_that_are_repeated() -> None:
     )
     head = head.replace("int64[1, 3] i", "int64[N, 3] i")
     check_pass(EliminateExpands(), f"{head} {{ {repeat} g = Gather(w, t) y = Add(g, g) }}", run=False)
+
+
+def test_an_expand_does_not_move_to_a_type_without_kernel_nor_into_a_body() -> None:
+    head = HEAD.replace("=> (float", "=> (bfloat16")
+    both("e = Expand(x, wide) y = Cast<to = 16>(e)", None, head)
+    both(
+        "e = Expand(x, wide) k = Constant<value = bool {1}>() y = If (k) "
+        "<then_branch = a () => (float[A, B, C] p) { p = Exp(e) }, "
+        "else_branch = b () => (float[D, E, F] q) { q = Exp(x) }>",
+        None,
+    )
