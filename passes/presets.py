@@ -51,6 +51,7 @@ LAYOUT = (
     "cancel-transposes",
     "absorb-transposes",
     "raise-depth-to-space",
+    "fuse-rolls",
     "raise-split",
 )
 """What would hide a pattern from the passes that raise one comes after them."""
@@ -77,7 +78,7 @@ def pipeline_text(
         clean, refold = ([_with_budget(s) if level == 3 else s for s in part] for part in (CLEAN, REFOLD))
         steps += [*clean, *refold]
         if level >= 2:
-            steps += [*FUSE, _gelu(target), "fuse-matmul-add", *LAYOUT]
+            steps += [*FUSE, _gelu(target), "fuse-matmul-add", *_layout(target)]
         steps += [*clean, *FINISH]
     steps += _precision(target, precision, keep_fp32, level)
     return ",".join(steps)
@@ -85,6 +86,11 @@ def pipeline_text(
 
 def _with_budget(step: str) -> str:
     return "fold-constants{max-bytes=8M}" if step == "fold-constants" else step
+
+
+def _layout(target: Target | None) -> list[str]:
+    """Gathering a rolled axis is faster on ONNX Runtime; XLA's slices and concatenations are."""
+    return [s for s in LAYOUT if s != "fuse-rolls" or target is None or not target.is_xla]
 
 
 def _gelu(target: Target | None) -> str:
