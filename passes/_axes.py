@@ -13,7 +13,7 @@ from graphopt.ir.shape_claims import slice_range
 from graphopt.transform import NoMatch, Rewriter
 
 TO_THE_END = (1 << 31) - 1
-"""From this bound on, a Slice goes to the end of its axis, whatever its size (the specification's INT_MAX)."""
+"""The specification's INT_MAX: from it on, a Slice goes to the end of an axis of any size."""
 
 
 @dataclasses.dataclass(frozen=True)

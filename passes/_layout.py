@@ -85,7 +85,7 @@ def _is_reorderable(node: Node, count: int) -> bool:
 
 
 def reorder(node: Node, perm: Sequence[int], make_constant: MakeConstant) -> None:
-    """Change `node` so that it does on x' what it did on x = Transpose(x', perm): x' axis perm[i] is x axis i."""
+    """Let `node` do on x' what it did on ``x = Transpose(x', perm)``, whose axis i is axis perm[i] of x'."""
     op_type = node.op_type
     if op_type in VARIADIC:
         for index, value in enumerate(node.inputs):

@@ -164,6 +164,27 @@ def clip_of_relu(node: Node, rewriter: Rewriter) -> Replacement:
     return _clip(rewriter, inner.inputs[0], low, bounds[1])
 
 
+@rule("Relu")
+def relu_of_clip(node: Node, rewriter: Rewriter) -> Replacement:
+    """Relu(Clip(x, a, b)) = Clip(x, max(a, 0), b) if b is positive."""
+    middle = node.inputs[0]
+    inner = None if middle is None else middle.producer()
+    if inner is None or middle is None or middle.dtype is None or not is_op(inner, "Clip"):
+        return NoMatch("the operand is no Clip")
+    bounds = _bounds(inner)
+    if bounds is None:
+        return NoMatch("the bounds are not constant")
+    zero = np.zeros((), middle.dtype.numpy())
+    if _differ_in_sign_of_zero(bounds[0], zero):
+        return NoMatch("the bounds are zeros of different sign")
+    low = _tighter(bounds[0], zero, np.maximum)
+    if bounds[1] is not None and not low < bounds[1]:
+        return NoMatch("the ranges do not meet")
+    if bounds[0] is not None and low == bounds[0]:
+        return middle
+    return _clip(rewriter, inner.inputs[0], low, bounds[1])
+
+
 def _differ_in_sign_of_zero(a: Bound, b: Bound) -> bool:
     if a is None or b is None:
         return False
@@ -185,4 +206,11 @@ def _clip(rewriter: Rewriter, x: Value | None, low: Bound, high: Bound) -> Value
     )
 
 
-ARITHMETIC_RULES = (neutral_operand, absorbing_operand, clip_without_bounds, clip_of_clip, clip_of_relu)
+ARITHMETIC_RULES = (
+    neutral_operand,
+    absorbing_operand,
+    clip_without_bounds,
+    clip_of_clip,
+    clip_of_relu,
+    relu_of_clip,
+)

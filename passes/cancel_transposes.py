@@ -77,7 +77,7 @@ class _Island:
 
     def grow(self, start: Node, seen: set[tuple[Node, Perm]]) -> bool:
         """Collect the island below `start`; False if there is none, or it was looked at before."""
-        work = [user for user in self._users(start.outputs[0])]
+        work = list(self._users(start.outputs[0]))
         found = False
         while work:
             node = work.pop()
@@ -159,9 +159,9 @@ class _Island:
             turned[value] = self._transpose(value, inverse, namer)
         for node in self.nodes:
             reorder(node, self.perm, make_constant)
-            for index, value in enumerate(node.inputs):
-                if value in turned and constant_tensor(value) is None:
-                    node.replace_input_with(index, turned[value])
+            for index, operand in enumerate(node.inputs):
+                if operand in turned and constant_tensor(operand) is None:
+                    node.replace_input_with(index, turned[operand])
         for value in self.inner:
             if value.shape is not None and len(value.shape) == len(self.perm):
                 value.shape = Shape([value.shape.dims[i] for i in inverse])
@@ -169,13 +169,13 @@ class _Island:
             self._leave(value, namer)
         for node in self.below:
             composed = self._composed(node)
-            value = node.inputs[0]
-            assert value is not None
+            inner = node.inputs[0]
+            assert inner is not None
             if composed != tuple(range(len(composed))):
                 node.attributes["perm"] = Attr("perm", AttributeType.INTS, composed)
                 continue
-            origin = value.producer()
-            replace_value(node.outputs[0], value)
+            origin = inner.producer()
+            replace_value(node.outputs[0], inner)
             remove_dead([node])
             if origin is not None:
                 merge_origins([origin], [node])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import onnx_ir
 
-from graphopt.ir import Node, Shape, Value
-from graphopt.ir.query import attribute, constant, ints, only_use, same_dim, same_shape
+from graphopt.ir import DataType, Node, Shape, Value
+from graphopt.ir.query import attribute, constant, ints, only_use, rank, same_dim, same_shape
 from graphopt.ir.shape_claims import broadcast_dims
 from graphopt.passes._matching import attributes_of, produced_by
 from graphopt.transform import NoMatch, Rewriter, RulePass, rule
@@ -18,6 +19,14 @@ BROADCASTING = frozenset(
     | {"BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor"}
     | {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
 )
+MAX_RESHAPES = 4
+
+_INTEGERS = {DataType.INT8, DataType.INT16, DataType.INT32, DataType.INT64}
+_UNSIGNED = {DataType.UINT8, DataType.UINT16, DataType.UINT32, DataType.UINT64}
+_FLOATS = {DataType.FLOAT, DataType.FLOAT16, DataType.DOUBLE}
+_EXPANDED_TYPES = frozenset({DataType.BOOL, *_INTEGERS, *_UNSIGNED, *_FLOATS})
+"""The types that ONNX Runtime's CPU provider has Expand for; bfloat16 is not among them."""
+
 UNARY = frozenset(
     {"Abs", "BitwiseNot", "Cast", "Ceil", "Cos", "Exp", "Floor", "Log", "Neg", "Not", "Reciprocal", "Relu"}
     | {"Round", "Sigmoid", "Sign", "Sin", "Sqrt", "Tanh"}
@@ -39,10 +48,8 @@ def _unexpanded(value: Value | None, rewriter: Rewriter) -> Value | None:
     expand = produced_by(value, "Expand")
     if expand is not None:
         return expand.inputs[0]
-    filled = produced_by(value, "ConstantOfShape")
-    if filled is not None:
-        fill = attribute(filled, "value")
-        number = np.zeros((), np.float32) if fill is None else fill.numpy().reshape(())
+    number = fill_of(value)
+    if number is not None:
         return rewriter.const(number, "fill")
     tile = produced_by(value, "Tile")
     if tile is None or tile.inputs[0] is None or tile.inputs[0].shape is None:
@@ -52,6 +59,20 @@ def _unexpanded(value: Value | None, rewriter: Rewriter) -> Value | None:
     if repeats is None or any(r != 1 and d != 1 for r, d in zip(repeats, x.shape.dims, strict=True)):
         return None
     return x
+
+
+def fill_of(value: Value | None) -> np.ndarray | None:
+    """The number that every element of `value` is, if a ConstantOfShape made it, reshaped or not."""
+    for _ in range(MAX_RESHAPES):
+        reshaped = produced_by(value, "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Expand", "Identity")
+        if reshaped is None:
+            break
+        value = reshaped.inputs[0]
+    filled = produced_by(value, "ConstantOfShape")
+    if filled is None:
+        return None
+    fill = attribute(filled, "value")
+    return np.zeros((), np.float32) if fill is None else np.asarray(fill.numpy().reshape(()))
 
 
 @rule(*sorted(BROADCASTING))
@@ -89,10 +110,15 @@ def unary_of_expand(node: Node, rewriter: Rewriter) -> Replacement:
     """f(Expand(x, s)) = Expand(f(x), s): fewer elements are computed."""
     value = node.inputs[0]
     expand = produced_by(value, "Expand")
-    if expand is None or value is None or only_use(value) is not node:
-        return NoMatch("the operand is not expanded for it alone")
+    if expand is None or value is None or not _moves_behind(expand, value, node):
+        return NoMatch("the operand is not expanded for it alone, or Expand does not take the result")
     inner = rewriter.op(node.op_type, expand.inputs[0], *node.inputs[1:], **attributes_of(node))
     return _expanded(inner, expand, node, rewriter)
+
+
+def _moves_behind(expand: Node, value: Value, node: Node) -> bool:
+    """Whether `expand` makes `value` for `node` alone, as often as that runs, and takes its result, too."""
+    return only_use(value) is node and expand.graph is node.graph and node.outputs[0].dtype in _EXPANDED_TYPES
 
 
 def _expanded(x: Value, expand: Node, node: Node, rewriter: Rewriter) -> Value:
@@ -107,7 +133,7 @@ def broadcast_of_expands(node: Node, rewriter: Rewriter) -> Replacement:
     """f(Expand(x, s), y) = Expand(f(x, y), s) if fewer elements are computed so."""
     for position, value in enumerate(node.inputs):
         expand = produced_by(value, "Expand")
-        if expand is None or value is None or only_use(value) is not node:
+        if expand is None or value is None or not _moves_behind(expand, value, node):
             continue
         operands = [*node.inputs[:position], expand.inputs[0], *node.inputs[position + 1 :]]
         small = broadcast([v for v in operands if v is not None])
@@ -116,6 +142,73 @@ def broadcast_of_expands(node: Node, rewriter: Rewriter) -> Replacement:
         inner = rewriter.op(node.op_type, *operands, **attributes_of(node))
         return _expanded(inner, expand, node, rewriter)
     return NoMatch("no operand is expanded for it alone, or the others are as large")
+
+
+@rule("And")
+def and_of_true(node: Node, rewriter: Rewriter) -> Replacement:
+    """And(x, ConstantOfShape(s, true)) = Expand(x, s)."""
+    for position, value in enumerate(node.inputs):
+        number, other = fill_of(value), node.inputs[1 - position]
+        if number is None or not bool(number) or value is None or other is None:
+            continue
+        direct = produced_by(value, "ConstantOfShape")
+        target = direct.inputs[0] if direct is not None else rewriter.op("Shape", value)
+        result = rewriter.op("Expand", other, target)
+        result.shape = node.outputs[0].shape
+        return result
+    return NoMatch("no operand is all true")
+
+
+@rule("Cast")
+def cast_of_fill(node: Node, rewriter: Rewriter) -> Replacement:
+    """Cast(ConstantOfShape(s, n)) = ConstantOfShape(s, Cast(n)), for integers and booleans."""
+    filled, output = produced_by(node.inputs[0], "ConstantOfShape"), node.outputs[0]
+    number = fill_of(node.inputs[0])
+    if filled is None or number is None or output.dtype not in _PLAIN or number.dtype.kind not in "iub":
+        return NoMatch("the operand is no fill of integers", node.name)
+    assert output.dtype is not None
+    tensor = onnx_ir.tensor(number.reshape(1).astype(output.dtype.numpy()), dtype=output.dtype)
+    result = rewriter.op("ConstantOfShape", filled.inputs[0], value=tensor)
+    result.shape = output.shape
+    return result
+
+
+_PLAIN = frozenset({DataType.BOOL, DataType.INT32, DataType.INT64, DataType.FLOAT, DataType.DOUBLE})
+
+
+@rule(*sorted(BROADCASTING))
+def broadcast_of_repeated_rows(node: Node, rewriter: Rewriter) -> Replacement:
+    """f(Gather(w, Expand(i)), y) = f(Gather(w, i), y) if y gives the result its shape."""
+    for position, value in enumerate(node.inputs):
+        gather = produced_by(value, "Gather")
+        if gather is None or value is None or only_use(value) is not node:
+            continue
+        indices = gather.inputs[1]
+        x = _repeated(indices)
+        if x is None or int(attribute(gather, "axis", 0)) != 0 or rank(x) != rank(indices):
+            continue
+        rows = rewriter.op("Gather", gather.inputs[0], x)
+        operands = [rows if i == position else v for i, v in enumerate(node.inputs)]
+        shape = broadcast([v for v in operands if v is not None])
+        if same_shape(shape, node.outputs[0].shape):
+            return rewriter.op(node.op_type, *operands, **attributes_of(node))
+    return NoMatch("no operand is of repeated rows, or it gives the result its shape")
+
+
+def _repeated(value: Value | None) -> Value | None:
+    """What `value` repeats along axes of size 1, by Expand or Tile, as far as its shape tells."""
+    repeating = produced_by(value, "Expand", "Tile")
+    x = None if repeating is None else repeating.inputs[0]
+    if (
+        x is None
+        or value is None
+        or x.shape is None
+        or value.shape is None
+        or len(x.shape) != len(value.shape)
+    ):
+        return None
+    pairs = zip(x.shape.dims, value.shape.dims, strict=True)
+    return x if all(a == 1 or same_dim(a, b) for a, b in pairs) else None
 
 
 def _may_be_larger(shape: Shape, other: Shape | None) -> bool:
@@ -181,6 +274,9 @@ class EliminateExpands(RulePass):
         broadcast_of_expands,
         matmul_of_expand,
         unary_of_expand,
+        and_of_true,
+        cast_of_fill,
+        broadcast_of_repeated_rows,
         expand_of_expand,
         tile_of_tile,
     )

@@ -6,9 +6,22 @@ import dataclasses
 
 import numpy as np
 
-from graphopt.ir import Node, SymbolicDim, Value
-from graphopt.ir.query import attribute, constant, constant_tensor, ints, is_op, rank, same_dim, scalar
+from graphopt.ir import Node, Shape, SymbolicDim, Value
+from graphopt.ir.query import (
+    attribute,
+    constant,
+    constant_tensor,
+    element_count,
+    ints,
+    is_op,
+    rank,
+    same_dim,
+    scalar,
+    static_shape,
+)
+from graphopt.passes._axes import slice_bounds
 from graphopt.passes._matching import produced_by
+from graphopt.passes.merge_reshapes import unit_axes
 from graphopt.transform import NoMatch, Rewriter, RulePass, rule
 from graphopt.transform.rule import Replacement
 
@@ -82,12 +95,22 @@ def size_of(value: Value | None, depth: int = MAX_DEPTH) -> Dim | None:
         return None
     if is_op(node, "Squeeze", "Unsqueeze", "Reshape", "Identity"):
         return size_of(node.inputs[0], depth - 1)
+    if is_op(node, "Slice"):
+        return _sliced_size(node)
     if is_op(node, "Gather"):
         dims, index = _dims_of(node.inputs[0]), scalar(node.inputs[1])
         inside = dims is not None and index is not None and -len(dims) <= index < len(dims)
         return dims[int(index)] if inside and dims is not None and index is not None else None
     dims = _dims_of(value)
     return dims[0] if dims is not None and len(dims) == 1 else None
+
+
+def _sliced_size(node: Node) -> Dim | None:
+    dims, bounds = _dims_of(node.inputs[0]), slice_bounds(node)
+    if dims is None or not isinstance(bounds, dict) or set(bounds) != {0}:
+        return None
+    taken = bounds[0].within(len(dims))
+    return dims[taken[0]] if len(taken) == 1 else None
 
 
 def _dims_of(value: Value | None) -> list[Dim] | None:
@@ -120,9 +143,34 @@ def gather_nd_of_grid(node: Node, rewriter: Rewriter) -> Replacement:
     return _read(x, found, node, rewriter)
 
 
+@rule("GatherND")
+def gather_nd_of_constant_grid(node: Node, rewriter: Rewriter) -> Replacement:
+    """GatherND(x, all indices of x in order) = Reshape(x)."""
+    x, indices = node.inputs
+    shape, array = static_shape(x), constant(indices)
+    output = static_shape(node.outputs[0])
+    if shape is None or array is None or output is None or attribute(node, "batch_dims", 0):
+        return NoMatch("the shape or the indices are not constant, or there are batch axes")
+    if array.shape[-1] != len(shape) or element_count(shape) != element_count(output) or not array.size:
+        return NoMatch("it takes more or fewer than all elements", node.name)
+    sizes = np.array(shape)
+    if (array < -sizes).any() or (array >= sizes).any():
+        return NoMatch("an index is outside of its axis", node.name)
+    flat = np.ravel_multi_index(tuple(np.moveaxis(array % sizes, -1, 0)), shape)
+    if not (flat.reshape(-1) == np.arange(flat.size)).all():
+        return NoMatch("the elements change their order", node.name)
+    changed = unit_axes(Shape(shape), Shape(output))
+    if changed is not None:
+        return rewriter.op(changed[0], x, rewriter.const(np.array(changed[1], np.int64), "axes"))
+    return rewriter.op("Reshape", x, rewriter.const(np.array(output, np.int64), "shape"))
+
+
 @rule("Gather")
 def gather_of_flat_grid(node: Node, rewriter: Rewriter) -> Replacement:
-    """Gather(Reshape(x, [n * m, …]), i * m + j) = x, with axes of size 1 between, if i and j count."""
+    """Gather(Reshape(x, [n * m, …]), i * m + j) = x, with axes of size 1 between, if i and j count.
+
+    If j counts beyond m, the last row has no such element: i reaches it, so j does not.
+    """
     flat = produced_by(node.inputs[0], "Reshape", "Flatten")
     add = produced_by(node.inputs[1], "Add")
     x = None if flat is None else flat.inputs[0]
@@ -134,7 +182,7 @@ def gather_of_flat_grid(node: Node, rewriter: Rewriter) -> Replacement:
     for minor, scaled in (add.inputs, reversed(add.inputs)):
         product = produced_by(scaled, "Mul")
         inner = ramp(minor)
-        if product is None or inner is None or not same_dim(inner.length, x.shape.dims[1]):
+        if product is None or inner is None:
             continue
         for major, stride in (product.inputs, reversed(product.inputs)):
             outer, size = ramp(major), size_of(stride)
@@ -154,7 +202,7 @@ def gather_of_flat_grid(node: Node, rewriter: Rewriter) -> Replacement:
 
 
 def _read(x: Value, ramps: list[Ramp], node: Node, rewriter: Rewriter) -> Replacement:
-    """x, gathered where its axes may be longer than the ramps, with axes of size 1 where the result of `node` has them."""
+    """x with the unit axes of the result of `node`, gathered where an axis may be longer than its ramp."""
     output = node.outputs[0].shape
     axes = [r.axis for r in ramps]
     if output is None or x.shape is None or axes != sorted(set(axes)):
@@ -215,4 +263,4 @@ class EliminateIndexGrids(RulePass):
     Spec: https://onnx.ai/onnx/operators/onnx__GatherND.html
     """
 
-    rules = (gather_nd_of_grid, gather_of_flat_grid, and_of_counting)
+    rules = (gather_nd_of_grid, gather_nd_of_constant_grid, gather_of_flat_grid, and_of_counting)

@@ -16,6 +16,7 @@ from graphopt.ir.query import (
     same_shape,
     static_shape,
 )
+from graphopt.passes._matching import attributes_of
 from graphopt.passes._noop_arithmetic import ARITHMETIC_RULES
 from graphopt.passes.merge_transposes import permutation
 from graphopt.transform import NoMatch, Rewriter, RulePass, rule
@@ -64,7 +65,8 @@ def cast_like_known(node: Node, rewriter: Rewriter) -> Replacement:
     like = node.inputs[1]
     if like is None or like.dtype is None:
         return NoMatch("the type is not known")
-    return rewriter.op("Cast", node.inputs[0], to=int(like.dtype), **dict(node.attributes))
+    attributes = attributes_of(node) | {"to": int(like.dtype)}
+    return rewriter.op("Cast", node.inputs[0], **attributes)
 
 
 @rule("Pad")

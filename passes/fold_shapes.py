@@ -271,7 +271,7 @@ class _Folder:
         value = node.outputs[0]
         if node.op_type not in _REBUILT or value.dtype != DataType.INT64 or rank(value) != 1:
             return None
-        if value.is_graph_output() or _is_simple(node) or not _is_used_outside(value):
+        if value.is_graph_output() or _is_simple(node) or not self._is_used_outside(value):
             return None
         runs = _runs(dims, sources)
         if runs is None:
@@ -282,6 +282,14 @@ class _Folder:
         self.followed.add(result)
         self._redirect(node, result, "tower")
         return result
+
+    def _is_used_outside(self, value: Value) -> bool:
+        """Whether anything but further shape arithmetic uses `value`."""
+        for use in value.uses():
+            carries = use.node.op_type in _ALL_INPUTS or (use.node.op_type in _FIRST_INPUT and use.idx == 0)
+            if (use.node.domain or "") != "" or not carries or use.node.outputs[0] not in self.followed:
+                return True
+        return False
 
     def _part(
         self, node: Node, run: list[int] | tuple[Value, int, int], table: ChainMap[Key, Value]
@@ -349,15 +357,6 @@ def _is_simple(node: Node) -> bool:
         constant_tensor(v) is not None or (v is not None and is_op(v.producer(), "Shape"))
         for v in node.inputs
     )
-
-
-def _is_used_outside(value: Value) -> bool:
-    """Whether anything but further shape arithmetic uses `value`."""
-    for use in value.uses():
-        carries = use.node.op_type in _ALL_INPUTS or (use.node.op_type in _FIRST_INPUT and use.idx == 0)
-        if (use.node.domain or "") != "" or not carries:
-            return True
-    return False
 
 
 def _runs(dims: Sequence[Dim], sources: Sources) -> list[list[int] | tuple[Value, int, int]] | None:

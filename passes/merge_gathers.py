@@ -145,7 +145,8 @@ def gather_of_expand(node: Node, rewriter: Rewriter) -> Replacement:
         return NoMatch("the operand is no Expand to the same rank")
     if scalar(node.inputs[1]) is None or axis_size(x, axis) != 1:
         return NoMatch("it takes no single element of an expanded axis", node.name)
-    assert x.shape is not None and inner.outputs[0].shape is not None
+    assert x.shape is not None
+    assert inner.outputs[0].shape is not None
     pairs = zip(x.shape.dims, inner.outputs[0].shape.dims, strict=True)
     if any(i != axis and not same_dim(a, b) for i, (a, b) in enumerate(pairs)):
         return NoMatch("another axis is expanded, too", inner.name)

@@ -8,6 +8,7 @@ import numpy as np
 
 from graphopt.ir import Node, Shape, Value
 from graphopt.ir.query import attribute, constant_tensor, ints, is_op, rank, same_dim, same_shape
+from graphopt.passes.merge_transposes import permutation
 from graphopt.transform import NoMatch, Rewriter, RulePass, rule
 from graphopt.transform.rule import Replacement
 
@@ -160,6 +161,44 @@ def _with_axes(changed: tuple[str, list[int]], x: Value, rewriter: Rewriter) -> 
     return rewriter.op(op_type, x, rewriter.const(np.array(axes, np.int64), "axes"))
 
 
+def _moves_unit_axes(node: Node | None) -> bool:
+    """Whether `node` is a Transpose that leaves the order of all axes but those of size 1."""
+    x = node.inputs[0] if node is not None and is_op(node, "Transpose") and node.inputs else None
+    perm = permutation(node) if node is not None and x is not None else None
+    if x is None or perm is None or x.shape is None:
+        return False
+    moved = [axis for axis in perm if x.shape.dims[axis] != 1]
+    return moved == sorted(moved)
+
+
+@rule(*RESHAPING)
+def reshape_of_unit_transpose(node: Node, rewriter: Rewriter) -> Replacement:
+    """Reshape(Transpose(x)) = Reshape(x) if only axes of size 1 are moved."""
+    middle = node.inputs[0]
+    inner = None if middle is None else middle.producer()
+    if inner is None or not _moves_unit_axes(inner):
+        return NoMatch("the operand is no Transpose of axes of size 1")
+    return _reshaped(inner.inputs[0], node, _target_without_copies(node), rewriter)
+
+
+@rule("Transpose")
+def unit_transpose_of_reshape(node: Node, rewriter: Rewriter) -> Replacement:
+    """Transpose(Reshape(x)) = Reshape(x) if only axes of size 1 are moved."""
+    middle = node.inputs[0]
+    inner = None if middle is None else middle.producer()
+    if inner is None or not is_op(inner, *RESHAPING) or not _moves_unit_axes(node):
+        return NoMatch("the operand is not reshaped, or other axes are moved")
+    return _reshaped(inner.inputs[0], node, None, rewriter)
+
+
+def _reshaped(x: Value | None, node: Node, own: Value | None, rewriter: Rewriter) -> Replacement:
+    """x, reshaped to what `node` makes of it; `own` is the target if that is known to be right."""
+    target = None if own is not None or x is None else reshape_target(x.shape, node.outputs[0].shape)
+    if own is None and target is None:
+        return NoMatch("the result's shape cannot be written as a constant", node.name)
+    return rewriter.op("Reshape", x, own or rewriter.const(np.array(target, np.int64), "shape"))
+
+
 def _target_without_copies(node: Node) -> Value | None:
     """The constant target of a Reshape if it means the same for any operand of the same size."""
     if not is_op(node, "Reshape") or constant_tensor(node.inputs[1]) is None or attribute(node, "allowzero"):
@@ -184,4 +223,6 @@ class MergeReshapes(RulePass):
         squeeze_of_squeeze,
         reshape_of_reshape,
         reshape_of_unit_axes,
+        reshape_of_unit_transpose,
+        unit_transpose_of_reshape,
     )

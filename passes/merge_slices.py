@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from graphopt.ir import Node, Value
+from graphopt.ir.query import attribute
 from graphopt.passes._axes import (
     Bounds,
     axis_of,
@@ -118,6 +119,20 @@ def part_at(concat: Node, axis: int, position: int) -> tuple[Value | None, int]:
 
 
 @rule("Slice")
+def slice_of_shape(node: Node, rewriter: Rewriter) -> Replacement:
+    """Slice(Shape(x), a, b) = Shape(x, start=a, end=b)."""
+    shape, bounds = produced_by(node.inputs[0], "Shape"), slice_bounds(node)
+    size = known_size(node.inputs[0], 0)
+    if shape is None or isinstance(bounds, NoMatch) or size is None:
+        return NoMatch("the operand is no Shape, or the bounds are not constant")
+    taken = bounds[0].within(size)
+    if not taken or taken.step != 1 or shape.inputs[0] is None or shape.inputs[0].shape is None:
+        return NoMatch("it takes nothing, or in steps", node.name)
+    before = range(len(shape.inputs[0].shape))[attribute(shape, "start", 0) :].start
+    return rewriter.op("Shape", shape.inputs[0], start=before + taken.start, end=before + taken.stop)
+
+
+@rule("Slice")
 def slice_of_pad(node: Node, rewriter: Rewriter) -> Replacement:
     """Slice(Pad(x)) = Slice(x), or x, if nothing of the padding is taken."""
     pad = produced_by(node.inputs[0], "Pad")
@@ -154,4 +169,4 @@ class MergeSlices(RulePass):
     Spec: https://onnx.ai/onnx/operators/onnx__Slice.html
     """
 
-    rules = (slice_of_slice, slice_of_concat, slice_of_pad)
+    rules = (slice_of_slice, slice_of_concat, slice_of_shape, slice_of_pad)

@@ -17,13 +17,16 @@ CLEAN = (
     "fold-constants",
     "fold-shapes",
     "merge-casts",
+    "widen-scalars",
     "merge-slices",
     "merge-concats",
     "merge-gathers",
+    "merge-small-layouts",
     "merge-pads",
     "eliminate-index-grids",
     "eliminate-expands",
     "hoist-shapes",
+    "raise-batched-matmul",
     "merge-reshapes",
     "merge-transposes",
     "eliminate-common-subexpressions",
@@ -50,7 +53,14 @@ FUSE = (
     "raise-hard-swish",
 )
 
-LAYOUT = ("push-transposes", "cancel-transposes", "raise-depth-to-space", "raise-split")
+LAYOUT = (
+    "push-transposes",
+    "cancel-transposes",
+    "absorb-transposes",
+    "raise-depth-to-space",
+    "fuse-rolls",
+    "raise-split",
+)
 """What would hide a pattern from the passes that raise one comes after them."""
 
 SELECT: dict[str | None, tuple[str, ...]] = {

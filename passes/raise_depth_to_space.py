@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from graphopt.ir import DataType, Node, SymbolicDim, Value
 from graphopt.ir.query import only_use, same_dim
@@ -11,7 +12,7 @@ from graphopt.passes.merge_transposes import permutation
 from graphopt.transform import NoMatch, Rewriter, RulePass, rule
 from graphopt.transform.rule import Replacement
 
-_TO_SPACE = {(0, 3, 4, 1, 5, 2): "DCR", (0, 1, 4, 2, 5, 3): "CRD"}
+_TO_SPACE: dict[tuple[int, ...], str] = {(0, 3, 4, 1, 5, 2): "DCR", (0, 1, 4, 2, 5, 3): "CRD"}
 _TO_DEPTH = (0, 3, 5, 1, 2, 4)
 _WITH_KERNELS = frozenset({DataType.FLOAT, DataType.DOUBLE})
 """The types that ONNX Runtime's CPU provider has the two operators for."""
@@ -73,7 +74,8 @@ def space_to_depth(node: Node, rewriter: Rewriter) -> Replacement:
     block = middle[3]
     if perm != _TO_DEPTH or not same_dim(block, middle[5]) or not isinstance(block, int) or block < 1:
         return NoMatch("other axes are moved, or the blocks are not known to be square", node.name)
-    if not all(same_dim(a, b) for a, b in ((middle[1], x.shape.dims[1]), *zip(middle[2:5:2], result[2:], strict=True))):
+    kept = [middle[1], middle[2], middle[4]]
+    if not all(same_dim(a, b) for a, b in zip(kept, [x.shape.dims[1], *result[2:]], strict=True)):
         return NoMatch("the result has another shape", node.name)
     source = x.shape.dims
     if not _scaled(result, source, block) or not _is_product(source[1], block * block, result[1]):
@@ -87,7 +89,7 @@ def _is_product(a: Dim, factor: int, product: Dim) -> bool:
     return isinstance(a, int) and isinstance(product, int) and a * factor == product
 
 
-def _scaled(small: list[Dim], large: list[Dim], block: int) -> bool:
+def _scaled(small: Sequence[Dim], large: Sequence[Dim], block: int) -> bool:
     """Whether height and width of `large` are those of `small` times `block`."""
     return all(same_dim(a * block, b) for a, b in zip(small[2:], large[2:], strict=True))
 

@@ -51,6 +51,10 @@ def settle(node: Node, context: ShapeInferenceContext) -> None:
         _settle_pool(node, output, context)
     elif node.op_type == "ConvTranspose":
         _settle_conv_transpose(node, output, new_dim)
+    elif is_op(node, "Pad") and len(node.inputs) > 1:
+        _settle_pad(node, output, context)
+    elif is_op(node, "Split") and len(node.inputs) > 1:
+        _settle_split(node, context)
 
 
 def _settle_numbers(output: Value, context: ShapeInferenceContext) -> None:
@@ -227,6 +231,40 @@ def _settle_pool(node: Node, output: Value, context: ShapeInferenceContext) -> N
             dims[axis + 2] = context.new_symbolic_dim()
     for value in node.outputs:
         value.shape = Shape(dims)
+
+
+def _settle_pad(node: Node, output: Value, context: ShapeInferenceContext) -> None:
+    """Amounts that are followed symbolically count, too; amounts along unknown axes leave nothing known."""
+    x = node.inputs[0]
+    given = node.inputs[3] if len(node.inputs) > 3 else None
+    if x is None or x.shape is None:
+        return
+    count = len(x.shape)
+    axes = tuple(range(count)) if given is None else ints(given)
+    amounts = context.get_symbolic_value(node.inputs[1])
+    if axes is None:
+        output.shape = Shape([context.new_symbolic_dim() for _ in range(count)])
+    elif ints(node.inputs[1]) is None and amounts is not None and len(amounts) == 2 * len(axes):
+        dims: list[Dim] = list(x.shape.dims)
+        for position, axis in enumerate(axes):
+            pair = (amounts[position], amounts[position + len(axes)])
+            known = all(isinstance(d, int) or d.value is not None for d in pair)
+            dims[axis] = dims[axis] + pair[0] + pair[1] if known else context.new_symbolic_dim()
+        output.shape = Shape(dims)
+
+
+def _settle_split(node: Node, context: ShapeInferenceContext) -> None:
+    """Parts whose sizes are followed symbolically have those sizes."""
+    x, given = node.inputs[:2]
+    sizes = None if given is None else context.get_symbolic_value(given)
+    if x is None or x.shape is None or sizes is None or len(sizes) != len(node.outputs):
+        return
+    axis = int(attribute(node, "axis", 0))
+    for value, size in zip(node.outputs, sizes, strict=True):
+        if isinstance(size, SymbolicDim) and size.value is not None:
+            dims = list(x.shape.dims)
+            dims[axis] = size
+            value.shape = Shape(dims)
 
 
 def _settle_conv_transpose(node: Node, output: Value, new_dim: NewDim) -> None:

@@ -65,6 +65,18 @@ def shape_of(nodes: str) -> list[str]:
             "s = Shape(z) d = Sub(s, one) e = Equal(d, minus) t = Where(e, one, d) r = Expand(one_float, t)",
             ["?"],
         ),
+        ("s = Shape(z) p = Concat<axis = 0>(zero, s) r = Pad(x, p)", ["M + N"]),
+        ("s = Shape(z) p = Concat<axis = 0>(s, minus) r = Pad(x, p)", ["M + N - 1"]),
+        ("p = Concat<axis = 0>(zero, one) r = Pad(x, p, , k)", ["?"]),
+        (
+            "p = Concat<axis = 0>(zero, one) v = ReduceSum(one_float, zero) r = Pad(w, p, , one)",
+            ["N", "S + 1", "4"],
+        ),
+        (
+            "s = Shape(x) t = Shape(z) p = Concat<axis = 0>(s, t) c = Concat<axis = 0>(x, z) q, r = Split(c, p)",
+            ["M"],
+        ),
+        ("t = Concat<axis = 0>(k, k) q, r = Split(x, t)", ["?"]),
         ("s = Shape<start = 1, end = 2>(w) d = Sub(s, s) r = Slice(table, d, s, one)", ["1", "Min(128, S)"]),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from checking import check_pass
 
@@ -72,3 +73,53 @@ def test_an_expand_that_others_use_does_not_move() -> None:
     head = HEAD.replace(" y)", " y, float[D, E, F] e)")
     both("e = Expand(x, wide) y = Exp(e)", None, head)
     both("e = Expand(x, wide) y = Mul(e, c)", None, head)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("f = ConstantOfShape<value = bool[1] {1}>(s) y = And(c, f)", "y = Expand(c, s)"),
+        (
+            "f = ConstantOfShape<value = int64[1] {3}>(s) d = Cast<to = 9>(f) y = And(d, c)",
+            "y = Expand(c, s)",
+        ),
+        (
+            "f = ConstantOfShape<value = bool[1] {1}>(s) u = Unsqueeze(f, first) v = And(c, u) y = Squeeze(v, first)",
+            "f = ConstantOfShape<value = bool[1] {1}>(s) u = Unsqueeze(f, first) t = Shape(u) v = Expand(c, t) "
+            "y = Squeeze(v, first)",
+        ),
+        ("f = ConstantOfShape<value = bool[1] {0}>(s) y = And(c, f)", None),
+        ("f = ConstantOfShape<value = bool[1] {1}>(s) y = Xor(c, f)", None),
+    ],
+)
+def test_fills(before: str, after: str | None) -> None:
+    head = "g (bool[1, 3] c, int64[2] s) => (bool[A, B] y) <int64[1] first = {0}>"
+    feeds = {"c": np.array([[True, False, True]]), "s": np.array([2, 3])}
+    text = None if after is None else f"{head} {{ {after} }}"
+    check_pass(EliminateExpands(), f"{head} {{ {before} }}", text, feeds=feeds)
+
+
+def test_rows_that_are_repeated() -> None:
+    head = "g (float[N, 3, 4] x, int64[1, 3] i) => (float[A, B, C] y) <float[2, 4] w = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0}>"
+    repeat = "n = Shape<start = 0, end = 1>(x) o = Constant<value = int64[1] {1}>() r = Concat<axis = 0>(n, o) t = Tile(i, r)"
+    after = "g = Gather(w, i) y = Add(x, g)"
+    feeds = {"x": np.ones((2, 3, 4), np.float32), "i": np.array([[0, 1, 1]])}
+    check_pass(
+        EliminateExpands(),
+        f"{head} {{ {repeat} g = Gather(w, t) y = Add(x, g) }}",
+        f"{head} {{ {after} }}",
+        feeds=feeds,
+    )
+    head = head.replace("int64[1, 3] i", "int64[N, 3] i")
+    check_pass(EliminateExpands(), f"{head} {{ {repeat} g = Gather(w, t) y = Add(g, g) }}", run=False)
+
+
+def test_an_expand_does_not_move_to_a_type_without_kernel_nor_into_a_body() -> None:
+    head = HEAD.replace("=> (float", "=> (bfloat16")
+    both("e = Expand(x, wide) y = Cast<to = 16>(e)", None, head)
+    both(
+        "e = Expand(x, wide) k = Constant<value = bool {1}>() y = If (k) "
+        "<then_branch = a () => (float[A, B, C] p) { p = Exp(e) }, "
+        "else_branch = b () => (float[D, E, F] q) { q = Exp(x) }>",
+        None,
+    )

@@ -82,3 +82,20 @@ def test_counting_from_zero_is_not_negative() -> None:
     both("r = Range(zero, k, one) c = GreaterOrEqual(r, one) y = And(x, c)", None, head)
     both("r = Range(zero, k, one) c = GreaterOrEqual(r, b) y = And(x, c)", None, head)
     both("r = Range(b, k, one) c = GreaterOrEqual(r, zero) y = And(x, c)", None, head)
+
+
+@pytest.mark.parametrize(
+    ("indices", "after"),
+    [
+        ("0, 0, 0, 1, 1, 0, 1, 1", "y = Unsqueeze(x, v1)"),
+        ("0, 0, 0, -1, -1, 0, 1, 1", "y = Unsqueeze(x, v1)"),
+        ("0, 0, 1, 0, 0, 1, 1, 1", None),
+        ("0, 0, 0, 1, 1, 0, 1, 0", None),
+    ],
+)
+def test_constant_grid(indices: str, after: str | None) -> None:
+    head = (
+        f"g (float[2, 2] x) => (float[A, B, C] y) <int64[1] v1 = {{1}}, int64[2, 1, 2, 2] i = {{{indices}}}>"
+    )
+    text = None if after is None else f"{head} {{ {after} }}"
+    check_pass(EliminateIndexGrids(), f"{head} {{ y = GatherND(x, i) }}", text)

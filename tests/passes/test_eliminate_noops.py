@@ -266,3 +266,25 @@ def test_cast_like_a_known_type() -> None:
         before="g (float[N] x, int64 k) => (int64[N] y) { y = CastLike(x, k) }",
         after="g (float[N] x, int64 k) => (int64[N] y) { y = Cast<to = 7>(x) }",
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("c = Clip(x, low, six) y = Relu(c)", "y = Clip(x, zero, six)"),
+        ("c = Clip(x, one, six) y = Relu(c)", "y = Clip(x, one, six)"),
+        ("c = Clip(x, , six) y = Relu(c)", "y = Clip(x, zero, six)"),
+        ("c = Clip(x, low, zero) y = Relu(c)", None),
+        ("c = Clip(x, minus, six) y = Relu(c)", None),
+        ("c = Clip(x, k, six) y = Relu(c)", None),
+    ],
+)
+def test_relu_of_clip(before: str, after: str | None) -> None:
+    head = """g (float[9] x, float k) => (float[9] y) <float low = {-1.0}, float zero = {0.0}, float minus = {-0.0},
+        float one = {1.0}, float six = {6.0}>"""
+    feeds = {
+        "x": np.array([np.nan, -np.inf, np.inf, -0.0, 0.0, -5, 3, 9, 1], np.float32),
+        "k": np.array(1, np.float32),
+    }
+    text = None if after is None else f"{head} {{ {after} }}"
+    check_pass(EliminateNoops(), f"{head} {{ {before} }}", text, feeds=feeds)

@@ -122,3 +122,20 @@ def test_computed_targets_that_add_or_drop_axes_of_size_one(batch: int) -> None:
         after=f"{head} {{ y = Squeeze(x, one) }}",
         dims=dims,
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("t = Transpose<perm = [0, 2, 1, 3]>(x) y = Reshape(t, flat)", "y = Reshape(x, flat)"),
+        ("t = Reshape(x, five) y = Transpose<perm = [1, 0, 2, 4, 3]>(t)", "y = Reshape(x, other)"),
+        ("t = Transpose<perm = [0, 1, 3, 2]>(x) y = Reshape(t, flat)", None),
+        ("t = Reshape(x, five) y = Transpose<perm = [0, 4, 1, 3, 2]>(t)", None),
+    ],
+)
+def test_transposes_of_unit_axes_beside_a_reshape(before: str, after: str | None) -> None:
+    rank = "A, B" if "flat" in before else "A, B, C, D, E"
+    head = f"""g (float[3, 1, 4, 5] x) => (float[{rank}] y) <int64[2] flat = {{-1, 10}}, int64[5] five = {{3, 1, 4, 1, 5}},
+        int64[5] other = {{1, 3, 4, 5, 1}}>"""
+    text = None if after is None else f"{head} {{ {after} }}"
+    check_pass(MergeReshapes(), f"{head} {{ {before} }}", text)

@@ -152,3 +152,18 @@ def test_onnxruntime_clamps_as_the_bounds_do() -> None:
         )
         (found,) = run_onnxruntime(model, {"x": np.arange(5, dtype=np.float32)}).values()
         assert found.tolist() == list(Bounds(start, end, step).within(5))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("s = Shape(x) y = Slice(s, one, three)", "y = Shape<start = 1, end = 3>(x)"),
+        ("s = Shape<start = -3>(x) y = Slice(s, minus, three)", "y = Shape<start = 3, end = 4>(x)"),
+        ("s = Shape(x) y = Slice(s, minus, one, zero, minus)", None),
+        ("s = Size(x) v = Unsqueeze(s, zero) y = Slice(v, zero, one)", None),
+    ],
+)
+def test_slice_of_shape(before: str, after: str | None) -> None:
+    head = f"g (float[N, M, 3, 2] x) => (int64[A] y) <{vectors(zero=[0], one=[1], three=[3], minus=[-1])}>"
+    text = None if after is None else f"{head} {{ {after} }}"
+    check_pass(MergeSlices(), f"{head} {{ {before} }}", text, dims={"N": 4, "M": 5})
