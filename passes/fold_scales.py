@@ -30,6 +30,7 @@ from graphopt.passes._matching import (
     scalar_factor,
     split_constant,
 )
+from graphopt.passes.raise_gelu import match_gelu
 from graphopt.transform import Changes, Exactness, NoMatch, Rewriter, RulePass, rule
 from graphopt.transform.rule import Replacement, Rule
 
@@ -84,10 +85,26 @@ def linear_of_arithmetic(node: Node, rewriter: Rewriter) -> Replacement:
     axis, channels = input_channel_axis(node), input_channel_count(node)
     if axis is None or channels is None:
         return NoMatch("the weight is not constant or the rank is unknown", node.name)
+    if not isinstance(match_gelu(inner), NoMatch) or _ends_normalization(inner, 3):
+        return NoMatch("it ends a Gelu or a normalization that runtimes know as a whole", inner.name)
     found = _factor_and_shift(inner, axis, channels)
     if isinstance(found, NoMatch):
         return found
     return absorb(node, *found, rewriter)
+
+
+def _ends_normalization(node: Node, depth: int) -> bool:
+    """Whether `node` scales or shifts what is divided by a root."""
+    step = _affine_step(node)
+    x = node.inputs[0] if isinstance(step, NoMatch) else step[0]
+    inner = produced_by(x, *ARITHMETIC, "Cast")
+    if inner is None or depth == 0:
+        return False
+    if is_op(inner, "Mul", "Div") and any(
+        produced_by(v, "Sqrt", "Reciprocal", "Pow", "Div") is not None for v in inner.inputs
+    ):
+        return True
+    return _ends_normalization(inner, depth - 1)
 
 
 @rule("Mul", "Div")

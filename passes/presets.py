@@ -15,9 +15,12 @@ CLEAN = (
     "eliminate-noops",
     "fold-constants",
     "fold-shapes",
+    "fold-comparisons",
     "merge-casts",
     "merge-reshapes",
     "merge-transposes",
+    "hoist-invariants",
+    "unroll-loops",
     "eliminate-common-subexpressions",
     "eliminate-dead-nodes",
 )
@@ -29,6 +32,7 @@ and what the fusions ask for is known sizes."""
 
 FUSE = (
     "canonicalize-arithmetic",
+    "merge-arithmetic",
     "fuse-pad",
     "fuse-bias",
     "fuse-conv-bn",
@@ -58,7 +62,7 @@ def pipeline_text(
         clean, refold = ([_with_budget(s) if level == 3 else s for s in part] for part in (CLEAN, REFOLD))
         steps += [*clean, *refold]
         if level >= 2:
-            steps += [*FUSE, _gelu(target), "fuse-matmul-add", "push-transposes"]
+            steps += [*FUSE, _gelu(target), "fold-scales", "fuse-matmul-add", "push-transposes"]
         steps += [*clean, *FINISH]
     steps += _precision(target, precision, keep_fp32, level)
     return ",".join(steps)
