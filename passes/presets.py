@@ -34,15 +34,18 @@ and what the fusions ask for is known sizes."""
 
 FUSE = (
     "canonicalize-arithmetic",
-    "merge-arithmetic",
     "raise-matmul",
     "merge-reductions",
+    "raise-global-average-pool",
     "fuse-pad",
     "fuse-bias",
     "fuse-conv-bn",
     "raise-layer-normalization",
     "raise-hard-swish",
 )
+
+SCALES = ("merge-arithmetic", "fold-scales")
+"""Behind what raises activations and normalizations: their constants are not to be taken apart before."""
 
 FINISH = ("deduplicate-initializers", "eliminate-dead-nodes")
 
@@ -66,7 +69,7 @@ def pipeline_text(
         clean, refold = ([_with_budget(s) if level == 3 else s for s in part] for part in (CLEAN, REFOLD))
         steps += [*clean, *refold]
         if level >= 2:
-            steps += [*FUSE, _gelu(target), "fold-scales", "fuse-matmul-add", "push-transposes"]
+            steps += [*FUSE, _gelu(target), *SCALES, "fuse-matmul-add", "push-transposes"]
         steps += [*clean, *FINISH]
     steps += _precision(target, precision, keep_fp32, level)
     return ",".join(steps)
