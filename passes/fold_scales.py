@@ -120,6 +120,8 @@ def scale_behind_bias_or_movement(node: Node, rewriter: Rewriter) -> Replacement
         move = made_for(below, user, *MOVEMENT)
         if isinstance(move, NoMatch):
             return move
+        if move.inputs[0] is None:
+            return NoMatch("its input is missing", move.name)
         moves.append(move)
         below, user = move.inputs[0], move
     if moves and scalar_factor(by, y) is None:
