@@ -164,8 +164,10 @@ def _difference(a: Dim, b: Dim) -> int | SymbolicDim:
     return difference
 
 
-def _bounded_below(polynomial: SymbolicDim, low: int) -> bool:
+def _bounded_below(polynomial: Dim, low: int) -> bool:
     """Whether a polynomial in sizes, which are not negative, is at least `low` by its coefficients."""
+    if isinstance(polynomial, int):
+        return polynomial >= low
     text = (polynomial.value or "").replace(" - ", " + -")
     least = 0
     for term in text.split(" + "):

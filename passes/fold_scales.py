@@ -41,6 +41,8 @@ MAX_MOVES = 4
 
 def _affine_step(node: Node) -> tuple[Value, Value, float, bool] | NoMatch:
     """(x, the constant, the sign of x, whether it multiplies) of arithmetic with one float constant."""
+    if not is_op(node, *ARITHMETIC) or len(node.inputs) != 2:
+        return NoMatch("no arithmetic", node.name)
     a, b = node.inputs
     if node.op_type in ("Mul", "Add"):
         found = split_constant(node)
