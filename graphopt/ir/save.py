@@ -38,7 +38,7 @@ from graphopt.ir import (
     Value,
     tensor,
 )
-from graphopt.ir.external import CHUNK_BYTES, MappedTensor
+from graphopt.ir.external import CHUNK_BYTES, MappedTensor, TransposedTensor
 from graphopt.ir.proto_stream import pieces
 from graphopt.ir.query import walk_graphs
 from graphopt.ir.source import FORMATS, MAX_PROTO_BYTES, TEXT_SUFFIXES
@@ -256,7 +256,7 @@ def _too_large(target: str, found: str) -> OutputError:
 
 def _stream(weight: Any, file: _Replacement) -> None:
     """Write the bytes of `weight`, mapped ones a piece at a time."""
-    if isinstance(weight, MappedTensor):
+    if isinstance(weight, (MappedTensor, TransposedTensor)):
         weight.tofile(file)  # type: ignore[arg-type]
         return
     data = _bytes(weight)
