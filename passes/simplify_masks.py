@@ -11,6 +11,7 @@ import onnx_ir
 from graphopt.ir import DataType, Node, Value
 from graphopt.ir.evaluate import EvaluationError, evaluate
 from graphopt.ir.query import attribute, constant, is_op, rank, same_shape, scalar
+from graphopt.passes._mask_positions import POSITION_RULES
 from graphopt.passes._matching import made_for, produced_by, scalar_factor
 from graphopt.transform import NoMatch, Rewriter, RulePass, rule
 from graphopt.transform.rule import Replacement
@@ -276,4 +277,5 @@ class SimplifyMasks(RulePass):
         arithmetic_of_choice,
         arithmetic_of_fill,
         logic_of_fill,
+        *POSITION_RULES,
     )

@@ -78,7 +78,7 @@ class MappedTensor(ExternalTensor):
                 position = min(position + CHUNK_BYTES, end)
 
 
-class TransposedTensor(LazyTensor):  # type: ignore[misc]  # the package is untyped
+class TransposedTensor(LazyTensor):
     """A matrix that is transposed when it is read, and a piece at a time when it is written."""
 
     def __init__(self, source: TensorProtocol) -> None:
@@ -100,7 +100,7 @@ class TransposedTensor(LazyTensor):  # type: ignore[misc]  # the package is unty
         rows = max(1, CHUNK_BYTES // max(1, matrix[:, :1].nbytes))
         for start in range(0, matrix.shape[1], rows):
             piece = np.ascontiguousarray(matrix[:, start : start + rows].T)
-            file.write(memoryview(piece.reshape(-1).view(np.uint8)))
+            file.write(piece.reshape(-1).view(np.uint8).data)
 
 
 class ExternalFiles:

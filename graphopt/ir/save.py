@@ -269,7 +269,7 @@ def _bytes(weight: Any) -> memoryview:
     if weight.dtype.bitwidth >= 8 and sys.byteorder == "little":
         array = np.ascontiguousarray(weight.numpy())
         if array.nbytes == weight.nbytes and array.dtype.isnative:
-            return memoryview(array.reshape(-1).view(np.uint8))
+            return array.reshape(-1).view(np.uint8).data
     return memoryview(weight.tobytes())
 
 

@@ -163,3 +163,44 @@ def test_a_neutral_mask() -> None:
     check_pass(SimplifyMasks(), before=frame.format("m", f"{fill} y = And(t, p)"))
     check_pass(SimplifyMasks(), before=frame.format("m", f"{fill} y = Or(t, m)"))
     check_pass(SimplifyMasks(), before=frame.format("m", f"{fill} y = Where(t, p, m)"))
+
+
+POSITIONS = """g (float[N, 4, S, S] x, bool[N, 1, 1, S] m, bool[N, 1, S, S] w) => ({type}[A, B, C, D] y)
+    <int64 zero = {{0}}, int64 one = {{1}}, int64[3] axes = {{0, 1, 3}}, float a = {{0.0}}, float b = {{-9.0}}> {{
+    s = Shape<start = 3>(x) n = Squeeze(s) r = Range(zero, n, one) p = Unsqueeze(r, axes) {nodes} }}"""
+PLAIN = """g (float[N, 4, S, S] x, bool[N, 1, 1, S] m, bool[N, 1, S, S] w) => ({type}[A, B, C, D] y)
+    <float a = {{0.0}}, float b = {{-9.0}}> {{ {nodes} }}"""
+
+
+def test_positions_are_never_negative() -> None:
+    for truth in ("GreaterOrEqual(p, zero)", "LessOrEqual(zero, p)"):
+        check_pass(
+            SimplifyMasks(),
+            before=POSITIONS.format(type="bool", nodes=f"t = {truth} y = And(w, t)"),
+            after=PLAIN.format(type="bool", nodes="y = Identity(w)"),
+            dims={"S": 5},
+        )
+    check_pass(
+        SimplifyMasks(),
+        before=POSITIONS.format(
+            type="float", nodes="t = GreaterOrEqual(p, zero) c = And(t, m) k = Where(c, a, b) y = Add(x, k)"
+        ),
+        after=PLAIN.format(type="float", nodes="k = Where(m, a, b) y = Add(x, k)"),
+        dims={"S": 5},
+    )
+
+
+@pytest.mark.parametrize(
+    ("type_", "nodes"),
+    [
+        ("bool", "t = Greater(p, zero) y = And(w, t)"),
+        ("bool", "t = LessOrEqual(p, zero) y = And(w, t)"),
+        ("bool", "t = GreaterOrEqual(p, one) y = And(w, t)"),
+        ("bool", "t = GreaterOrEqual(p, zero) y = And(m, t)"),
+        ("float", "t = GreaterOrEqual(p, zero) c = And(t, m) y = Where(c, a, b)"),
+        ("float", "t = GreaterOrEqual(p, zero) c = And(t, m) k = Where(c, a, b) y = Exp(k)"),
+        ("float", "t = GreaterOrEqual(p, zero) c = And(t, m) y = Where(c, x, b)"),
+    ],
+)
+def test_other_positions_and_shapes_that_are_seen(type_: str, nodes: str) -> None:
+    check_pass(SimplifyMasks(), before=POSITIONS.format(type=type_, nodes=nodes), dims={"S": 5})
