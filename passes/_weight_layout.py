@@ -9,6 +9,7 @@ import onnx_ir
 
 from graphopt.ir import DataType, LazyTensor, Node, Shape, TensorProtocol, Value
 from graphopt.ir.evaluate import evaluate
+from graphopt.ir.external import TransposedTensor
 from graphopt.ir.query import attribute, constant, element_count, ints, is_op, static_shape
 from graphopt.ir.shape_claims import slice_range
 
@@ -32,8 +33,16 @@ def promise(node: Node, tensors: Tensors, opset: int) -> list[TensorProtocol] | 
         shape, dtype = static_shape(value), value.dtype
         if shape is None or dtype is None or not _is_valid(node, tensors, shape, dtype):
             return None
+        source = tensors[0]
+        if _swaps_rows_and_columns(node, shape) and source is not None and dtype.bitwidth >= 8:
+            made.append(TransposedTensor(source))
+            continue
         made.append(_lazy(node, list(tensors), index, shape, dtype, opset))
     return made
+
+
+def _swaps_rows_and_columns(node: Node, shape: tuple[int, ...]) -> bool:
+    return is_op(node, "Transpose") and len(shape) == 2 and tuple(attribute(node, "perm", (1, 0))) == (1, 0)
 
 
 def _lazy(

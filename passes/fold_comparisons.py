@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import re
 
 import numpy as np
-import sympy
 
 from graphopt.ir import DataType, Model, Node, SymbolicDim, Value
 from graphopt.ir.edit import Namer, add_initializer, remove_dead, replace_value
@@ -20,6 +19,10 @@ Dim = int | SymbolicDim
 _INDEX_TYPES = frozenset({DataType.INT64, DataType.INT32})
 _CARRIERS = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 _COMBINED = frozenset({"Add", "Concat", "Mul", "Sub"})
+_NUMBER = re.compile(r"-?\d+")
+_PRODUCT = re.compile(r"(\d+\*)?[A-Za-z_]\w*(\*\*\d+)?(\*[A-Za-z_]\w*(\*\*\d+)?)*")
+"""A product of sizes with a coefficient that is not negative."""
+
 MAX_ELEMENTS = 64
 MAX_DEPTH = 32
 
@@ -141,33 +144,35 @@ def _compare(op_type: str, a: Dim, b: Dim, are_sizes: bool) -> bool | None:
     if isinstance(difference, int):
         table = _WHERE_ZERO if difference == 0 else _WHERE_POSITIVE if difference > 0 else _WHERE_NEGATIVE
         return table[op_type]
-    if difference is None or not are_sizes:
+    if not are_sizes:
         return None
     if _bounded_below(difference, 1):
         return _WHERE_POSITIVE[op_type]
-    if _bounded_below(-difference, 1):
+    if _bounded_below(_difference(b, a), 1):
         return _WHERE_NEGATIVE[op_type]
     same = (_WHERE_ZERO[op_type], _WHERE_POSITIVE[op_type])
     if _bounded_below(difference, 0) and same[0] == same[1]:
         return same[0]
     same = (_WHERE_ZERO[op_type], _WHERE_NEGATIVE[op_type])
-    return same[0] if _bounded_below(-difference, 0) and same[0] == same[1] else None
+    return same[0] if _bounded_below(_difference(b, a), 0) and same[0] == same[1] else None
 
 
-def _difference(a: Dim, b: Dim) -> int | sympy.Expr | None:
-    expressions = [sympy.Integer(d) if isinstance(d, int) else d._expr for d in (a, b)]
-    if any(e is None for e in expressions):
-        return None
-    difference = sympy.expand(expressions[0] - expressions[1])
-    return int(difference) if difference.is_Integer else difference
+def _difference(a: Dim, b: Dim) -> int | SymbolicDim:
+    difference: int | SymbolicDim = a - b
+    if isinstance(difference, SymbolicDim) and (difference.value or "").lstrip("-").isdecimal():
+        return int(difference.value or 0)
+    return difference
 
 
-def _bounded_below(expression: sympy.Expr, low: int) -> bool:
+def _bounded_below(polynomial: Dim, low: int) -> bool:
     """Whether a polynomial in sizes, which are not negative, is at least `low` by its coefficients."""
-    symbols: list[sympy.Symbol] = sorted(expression.free_symbols, key=str)
-    is_polynomial: Callable[..., bool | None] = expression.is_polynomial
-    if not symbols or not is_polynomial(*symbols):
-        return False
-    terms = sympy.Poly(expression, *symbols).terms()
-    least = next((c for powers, c in terms if not any(powers)), 0)
-    return all(c >= 0 for powers, c in terms if any(powers)) and bool(least >= low)
+    if isinstance(polynomial, int):
+        return polynomial >= low
+    text = (polynomial.value or "").replace(" - ", " + -")
+    least = 0
+    for term in text.split(" + "):
+        if _NUMBER.fullmatch(term):
+            least += int(term)
+        elif not _PRODUCT.fullmatch(term):
+            return False
+    return bool(text) and least >= low

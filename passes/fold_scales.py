@@ -30,6 +30,7 @@ from graphopt.passes._matching import (
     scalar_factor,
     split_constant,
 )
+from graphopt.passes.raise_gelu import match_gelu
 from graphopt.transform import Changes, Exactness, NoMatch, Rewriter, RulePass, rule
 from graphopt.transform.rule import Replacement, Rule
 
@@ -40,6 +41,8 @@ MAX_MOVES = 4
 
 def _affine_step(node: Node) -> tuple[Value, Value, float, bool] | NoMatch:
     """(x, the constant, the sign of x, whether it multiplies) of arithmetic with one float constant."""
+    if not is_op(node, *ARITHMETIC) or len(node.inputs) != 2:
+        return NoMatch("no arithmetic", node.name)
     a, b = node.inputs
     if node.op_type in ("Mul", "Add"):
         found = split_constant(node)
@@ -84,10 +87,26 @@ def linear_of_arithmetic(node: Node, rewriter: Rewriter) -> Replacement:
     axis, channels = input_channel_axis(node), input_channel_count(node)
     if axis is None or channels is None:
         return NoMatch("the weight is not constant or the rank is unknown", node.name)
+    if not isinstance(match_gelu(inner), NoMatch) or _ends_normalization(inner, 3):
+        return NoMatch("it ends a Gelu or a normalization that runtimes know as a whole", inner.name)
     found = _factor_and_shift(inner, axis, channels)
     if isinstance(found, NoMatch):
         return found
     return absorb(node, *found, rewriter)
+
+
+def _ends_normalization(node: Node, depth: int) -> bool:
+    """Whether `node` scales or shifts what is divided by a root."""
+    step = _affine_step(node)
+    x = node.inputs[0] if isinstance(step, NoMatch) else step[0]
+    inner = produced_by(x, *ARITHMETIC, "Cast")
+    if inner is None or depth == 0:
+        return False
+    if is_op(inner, "Mul", "Div") and any(
+        produced_by(v, "Sqrt", "Reciprocal", "Pow", "Div") is not None for v in inner.inputs
+    ):
+        return True
+    return _ends_normalization(inner, depth - 1)
 
 
 @rule("Mul", "Div")
@@ -103,6 +122,8 @@ def scale_behind_bias_or_movement(node: Node, rewriter: Rewriter) -> Replacement
         move = made_for(below, user, *MOVEMENT)
         if isinstance(move, NoMatch):
             return move
+        if move.inputs[0] is None:
+            return NoMatch("its input is missing", move.name)
         moves.append(move)
         below, user = move.inputs[0], move
     if moves and scalar_factor(by, y) is None:

@@ -25,6 +25,8 @@ def matmul_plus_bias(node: Node, rewriter: Rewriter) -> Replacement:
         refusal = _not_matrices(product)
         if refusal is not None:
             return refusal
+        if any(produced_by(v, "DequantizeLinear") is not None for v in product.inputs[:2]):
+            return NoMatch("a product of quantised operands is whole without the sum", product.name)
         if is_op(product, "Gemm") and len(product.inputs) > 2 and product.inputs[2] is not None:
             reason = NoMatch("the Gemm has a C", product.name)
             continue

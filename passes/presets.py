@@ -13,9 +13,12 @@ CLEAN = (
     "inline-branches",
     "eliminate-identity",
     "eliminate-noops",
+    "move-quantization",
     "fold-sequences",
     "fold-constants",
     "fold-shapes",
+    "fold-comparisons",
+    "simplify-masks",
     "merge-casts",
     "widen-scalars",
     "merge-slices",
@@ -29,6 +32,8 @@ CLEAN = (
     "raise-batched-matmul",
     "merge-reshapes",
     "merge-transposes",
+    "hoist-invariants",
+    "unroll-loops",
     "eliminate-common-subexpressions",
     "eliminate-dead-nodes",
 )
@@ -41,6 +46,8 @@ and what the fusions ask for is known sizes."""
 FUSE = (
     "canonicalize-sums",
     "canonicalize-arithmetic",
+    "raise-matmul",
+    "merge-reductions",
     "fuse-pad",
     "fuse-bias",
     "fuse-conv-bn",
@@ -52,6 +59,9 @@ FUSE = (
     "raise-rectifiers",
     "raise-hard-swish",
 )
+
+SCALES = ("merge-arithmetic", "fold-scales")
+"""Behind what raises activations and normalizations: their constants are not to be taken apart before."""
 
 LAYOUT = (
     "push-transposes",
@@ -103,7 +113,7 @@ def pipeline_text(
         steps += [*clean, *refold]
         if level >= 2:
             steps += [*FUSE, *_raised(target), "canonicalize-gates", *_attention(target)]
-            steps += ["fuse-matmul-add", *LAYOUT]
+            steps += [*SCALES, "fuse-matmul-add", *LAYOUT]
         steps += clean
         if level >= 2:
             steps += SELECT.get(target.kind if target is not None else None, ())

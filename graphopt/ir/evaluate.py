@@ -462,6 +462,7 @@ _TABLE: dict[str, Callable[[Node, list[Any], int], list[Array]]] = {
     "Min": _extreme(np.minimum),
     "Mod": _mod,
     "Mul": _elementwise(np.multiply),
+    "Neg": _elementwise(np.negative),
     "NonZero": _non_zero,
     "Not": _comparison(np.logical_not),
     "Or": _comparison(np.logical_or),

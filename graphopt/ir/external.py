@@ -13,13 +13,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
+import onnx_ir
 from onnx_ir.serde import TensorProtoTensor
 
 from graphopt.errors import ModelError
-from graphopt.ir import DataType, ExternalTensor, Shape
+from graphopt.ir import DataType, ExternalTensor, LazyTensor, Shape, TensorProtocol
 from graphopt.ir.source import open_regular_file
 
 CHUNK_BYTES = 1 << 24
+BAND_ROWS = 64
 _KNOWN_KEYS = frozenset({"location", "offset", "length", "checksum", "basepath"})
 
 
@@ -74,6 +76,31 @@ class MappedTensor(ExternalTensor):
             while position < end:
                 file.write(view[position : min(position + CHUNK_BYTES, end)])
                 position = min(position + CHUNK_BYTES, end)
+
+
+class TransposedTensor(LazyTensor):
+    """A matrix that is transposed when it is read, and a piece at a time when it is written."""
+
+    def __init__(self, source: TensorProtocol) -> None:
+        rows, columns = source.shape.numpy()
+        super().__init__(self._transposed, dtype=source.dtype, shape=Shape((columns, rows)))
+        self._source = source
+
+    def _transposed(self) -> TensorProtocol:
+        matrix = self._source.numpy()
+        result = np.empty(matrix.shape[::-1], matrix.dtype)
+        # Copied in bands, so that a cache line that is read is used while it is there.
+        for start in range(0, len(matrix), BAND_ROWS):
+            result[:, start : start + BAND_ROWS] = matrix[start : start + BAND_ROWS].T
+        return onnx_ir.tensor(result, dtype=self.dtype)
+
+    def tofile(self, file: BinaryIO) -> None:
+        """Write the bytes to `file`, some columns of the source at a time."""
+        matrix = self._source.numpy()
+        rows = max(1, CHUNK_BYTES // max(1, matrix[:, :1].nbytes))
+        for start in range(0, matrix.shape[1], rows):
+            piece = np.ascontiguousarray(matrix[:, start : start + rows].T)
+            file.write(piece.reshape(-1).view(np.uint8).data)
 
 
 class ExternalFiles:

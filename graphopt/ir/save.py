@@ -13,10 +13,12 @@ import errno
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
+import numpy as np
 import onnx
 import onnx_ir
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
@@ -37,12 +39,15 @@ from graphopt.ir import (
     interface,
     tensor,
 )
-from graphopt.ir.external import CHUNK_BYTES, MappedTensor
+from graphopt.ir.external import CHUNK_BYTES, MappedTensor, TransposedTensor
+from graphopt.ir.proto_stream import pieces
 from graphopt.ir.query import walk_graphs
 from graphopt.ir.source import FORMATS, MAX_PROTO_BYTES, TEXT_SUFFIXES
 
 EXTERNAL_ABOVE_BYTES = 1_500_000_000
 """Models with more bytes of weights than this get external data unless told otherwise."""
+STREAMED_ABOVE_BYTES = 1 << 20
+"""Weights of more bytes are written into a single file one after the other, never all in memory."""
 SMALLEST_EXTERNAL_BYTES = 1024
 ALIGNMENT_BYTES = 4096
 """Offsets of tensors of at least this size are multiples of it, so that readers can map them."""
@@ -80,6 +85,14 @@ def save(
     if not external_data:
         if total > MAX_PROTO_BYTES:
             raise _too_large(target, f"{total} bytes of weights")
+        large = {
+            v: t
+            for v in model.graph.initializers.values()
+            if (t := v.const_value) is not None and _nbytes(t) > STREAMED_ABOVE_BYTES
+        }
+        if large and suffix not in TEXT_SUFFIXES and suffix not in FORMATS:
+            _save_streamed(model, weights, large, target)
+            return
         with _inlined(model, weights, {}):
             data = _serialize(model, suffix, target, declared)
         with _Replacement(target) as graph_file:
@@ -97,19 +110,7 @@ def save(
         offset += weight.nbytes
     data_target = _target(target + ".data")
     location = os.path.basename(data_target)
-    placeholders = {
-        v: ExternalTensor(
-            location,
-            layout[v],
-            t.nbytes,
-            t.dtype,
-            shape=Shape(t.shape.numpy()),
-            name=v.name or "",
-            doc_string=t.doc_string,
-            metadata_props=dict(t.metadata_props),
-        )
-        for v, t in outside.items()
-    }
+    placeholders = {v: _elsewhere(v, t, location, layout[v]) for v, t in outside.items()}
     with _inlined(model, weights, placeholders):
         data = _serialize(model, suffix, target, declared)
     with _Replacement(data_target) as data_file, _Replacement(target) as graph_file:
@@ -121,6 +122,38 @@ def save(
         graph_file.finish()
         data_file.commit()
         graph_file.commit()
+
+
+def _save_streamed(
+    model: Model, weights: dict[Value, TensorProtocol], large: dict[Value, TensorProtocol], target: str
+) -> None:
+    """Write one file, the `large` initializers of the main graph one at a time."""
+    placeholders = {v: _elsewhere(v, t, "streamed", 0) for v, t in large.items()}
+    with _inlined(model, weights, placeholders):
+        proto = onnx.ModelProto.FromString(_serialize(model, "", target))
+    tensors = {v.name or "": t for v, t in large.items()}
+    with _Replacement(target) as file:
+        for piece in pieces(proto, {name: int(t.nbytes) for name, t in tensors.items()}):
+            if isinstance(piece, str):
+                _stream(tensors[piece], file)
+            else:
+                file.write(piece)
+        file.finish()
+        file.commit()
+
+
+def _elsewhere(value: Value, weight: TensorProtocol, location: str, offset: int) -> ExternalTensor:
+    """What stands in the graph for a weight whose data are at `offset` of another file."""
+    return ExternalTensor(
+        location,
+        offset,
+        weight.nbytes,
+        weight.dtype,
+        shape=Shape(weight.shape.numpy()),
+        name=value.name or "",
+        doc_string=weight.doc_string,
+        metadata_props=dict(weight.metadata_props),
+    )
 
 
 def _target(path: str) -> str:
@@ -234,12 +267,21 @@ def _too_large(target: str, found: str) -> OutputError:
 
 def _stream(weight: Any, file: _Replacement) -> None:
     """Write the bytes of `weight`, mapped ones a piece at a time."""
-    if isinstance(weight, MappedTensor):
+    if isinstance(weight, (MappedTensor, TransposedTensor)):
         weight.tofile(file)  # type: ignore[arg-type]
         return
-    data = memoryview(weight.tobytes())
+    data = _bytes(weight)
     for start in range(0, len(data), CHUNK_BYTES):
         file.write(data[start : start + CHUNK_BYTES])
+
+
+def _bytes(weight: Any) -> memoryview:
+    """The bytes of `weight`, without a copy where its array has the layout of the file."""
+    if weight.dtype.bitwidth >= 8 and sys.byteorder == "little":
+        array = np.ascontiguousarray(weight.numpy())
+        if array.nbytes == weight.nbytes and array.dtype.isnative:
+            return array.reshape(-1).view(np.uint8).data
+    return memoryview(weight.tobytes())
 
 
 class _Replacement:

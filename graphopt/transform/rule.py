@@ -243,6 +243,8 @@ class Rewriter:
                         found=new.type,
                         expected=old.type,
                     )
+                if new.producer() in used:
+                    _refine_shape(new, old)
                 replace_value(old, new)
         died = remove_dead([root])
         if not died:
@@ -283,6 +285,18 @@ class Rewriter:
             for index in range(len(node.inputs)):
                 node.replace_input_with(index, None)
         return [n for n in self._nodes if n in needed]
+
+
+def _refine_shape(new: Value, old: Value) -> None:
+    """Let `new`, which is about to stand for `old`, keep the dimensions that are known of `old` only.
+
+    The inference of a whole model follows the elements of shapes; that of one new node does not.
+    """
+    if old.shape is None or (new.shape is not None and len(new.shape) != len(old.shape)):
+        return
+    found = old.shape.dims if new.shape is None else new.shape.dims
+    dims = [b if isinstance(b, int) else a for a, b in zip(old.shape.dims, found, strict=True)]
+    new.shape = Shape(dims)
 
 
 def apply_rules(model: Model, rules: Sequence[Rule], *, limit: int | None = None) -> Changes:

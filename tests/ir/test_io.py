@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from graphopt.errors import ModelError, OutputError
 from graphopt.ir import LazyTensor, Model, TensorType, text
 from graphopt.ir.check import check_model
-from graphopt.ir.external import MappedTensor
+from graphopt.ir.external import MappedTensor, TransposedTensor
 from graphopt.ir.io import load, read, save
 
 TEXT = """<ir_version: 10, opset_import: ["" : 18]>
@@ -191,7 +191,12 @@ def test_model_is_saved_over_the_files_it_is_mapped_from(tmp_path: Path) -> None
     np.testing.assert_array_equal(weight_of(load(path)), expected)
 
 
-def test_weights_of_every_type_survive_external_data(tmp_path: Path) -> None:
+@pytest.mark.parametrize("streamed", [False, True])
+def test_weights_of_every_type_survive_external_data(
+    tmp_path: Path, streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if streamed:
+        monkeypatch.setattr("graphopt.ir.save.STREAMED_ABOVE_BYTES", 0)
     types = [
         t
         for t in TensorProto.DataType.values()
@@ -284,6 +289,28 @@ def test_lazy_weights_are_evaluated_one_at_a_time(tmp_path: Path) -> None:
         tensor = loaded.graph.initializers[f"l{index}"].const_value
         assert tensor is not None
         assert set(tensor.numpy().tolist()) == {float(index)}
+
+
+def test_a_single_file_is_written_without_its_weights_in_memory_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proto = weighted(4096)
+    proto.metadata_props.add(key="who", value="me")
+    matrix = np.arange(6, dtype=np.float32).reshape(2, 3)
+    model = load(proto)
+    turned = TransposedTensor(onnx_ir.tensor(matrix))
+    model.graph.register_initializer(
+        onnx_ir.Value(name="t", type=TensorType(turned.dtype), shape=turned.shape, const_value=turned)
+    )
+    save(model, tmp_path / "whole.onnx")
+    monkeypatch.setattr("graphopt.ir.save.STREAMED_ABOVE_BYTES", 0)
+    monkeypatch.setattr("graphopt.ir.external.CHUNK_BYTES", 8)
+    save(model, tmp_path / "streamed.onnx")
+    whole, streamed = (onnx.load(tmp_path / f"{name}.onnx") for name in ("whole", "streamed"))
+    assert streamed == whole
+    np.testing.assert_array_equal(numpy_helper.to_array(streamed.graph.initializer[1]), matrix.T)
+    with pytest.raises(OutputError):
+        save(model, tmp_path / "missing" / "m.onnx")
 
 
 def sparse_model(folder: Path, elements: int) -> Path:

@@ -227,3 +227,25 @@ def test_half_precision_that_would_underflow_stays() -> None:
     weights["w"] *= np.float16(1e-4)
     weights["k"] = np.float16(1e-3)
     check_declines(FoldScales(), source, "underflows", weights=weights)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "e = Erf(x) f = Add(e, one) g = Mul(x, f) a = Mul(g, half)",
+        "p = Mul(x, x) m = ReduceMean(p) r = Sqrt(m) n = Div(x, r) a = Mul(n, k)",
+        "p = Mul(x, x) m = ReduceMean(p) r = Sqrt(m) i = Reciprocal(r) n = Mul(x, i) a = Mul(k, n)",
+        "p = Mul(x, x) m = ReduceMean(p) r = Sqrt(m) n = Div(x, r) b = Mul(n, k) a = Add(b, k)",
+    ],
+)
+def test_what_ends_a_gelu_or_a_normalization_stays_whole(nodes: str) -> None:
+    if nodes.startswith("e"):
+        nodes = f"u = Div(x, root) {nodes.replace('Erf(x)', 'Erf(u)')}"
+    check_declines(
+        FoldScales(),
+        f"""g (float[N, 16] x, float[16, 5] w, float[16] k, float one, float half, float root)
+            => (float[N, 5] y) {{ {nodes} y = MatMul(a, w) }}""",
+        "ends a Gelu or a normalization",
+        weights=arrays(2, w=(16, 5), k=(16,))
+        | {"one": np.float32(1), "half": np.float32(0.5), "root": np.float32(2**0.5)},
+    )

@@ -71,3 +71,16 @@ def test_residual_sums_are_written_for_the_target(target: str | None, sum_: str)
     assert operators(model) == [sum_, "LayerNormalization"]
     again, _ = Pipeline(text).run(model.clone())
     assert operators(again) == [sum_, "LayerNormalization"]
+
+
+def test_constants_behind_an_activation_do_not_hide_it() -> None:
+    """What ends a hard swish is a factor that could be merged with the one behind it."""
+    model = model_from(
+        """g (float[N, 4] x) => (float[N, 4] y)
+        <float three = {3.0}, float zero = {0.0}, float six = {6.0}, float k = {1.5}, float b = {0.25}> {
+        a = Add(x, three) c = Clip(a, zero, six) m = Mul(x, c) h = Div(m, six) s = Mul(h, k) y = Add(s, b) }"""
+    )
+    original = model.clone()
+    model, _ = Pipeline(pipeline_text(2)).run(model)
+    assert operators(model) == ["HardSwish", "Mul", "Add"]
+    check_same_results(original, model, random_feeds(original, {"N": 2}), Exactness.REASSOCIATES)
