@@ -58,7 +58,7 @@ def expression_key(node: Node, names: Names | None = None) -> Key | None:
             return None
         attributes.append((name, attribute))
     wanted = tuple(bool(value.name) for value in node.outputs)
-    operands = tuple(known[v] if v in known else _operand_key(v) for v in node.inputs)
+    operands = tuple(_operand_key(v) if v is None or v not in known else known[v] for v in node.inputs)
     return (domain, node.op_type, node.overload, operands, tuple(attributes), wanted)
 
 

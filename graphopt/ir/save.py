@@ -91,7 +91,7 @@ def save(
             if (t := v.const_value) is not None and _nbytes(t) > STREAMED_ABOVE_BYTES
         }
         if large and suffix not in TEXT_SUFFIXES and suffix not in FORMATS:
-            _save_streamed(model, weights, large, target)
+            _save_streamed(model, weights, large, target, declared)
             return
         with _inlined(model, weights, {}):
             data = _serialize(model, suffix, target, declared)
@@ -125,12 +125,16 @@ def save(
 
 
 def _save_streamed(
-    model: Model, weights: dict[Value, TensorProtocol], large: dict[Value, TensorProtocol], target: str
+    model: Model,
+    weights: dict[Value, TensorProtocol],
+    large: dict[Value, TensorProtocol],
+    target: str,
+    declared: bool,
 ) -> None:
     """Write one file, the `large` initializers of the main graph one at a time."""
     placeholders = {v: _elsewhere(v, t, "streamed", 0) for v, t in large.items()}
     with _inlined(model, weights, placeholders):
-        proto = onnx.ModelProto.FromString(_serialize(model, "", target))
+        proto = onnx.ModelProto.FromString(_serialize(model, "", target, declared))
     tensors = {v.name or "": t for v, t in large.items()}
     with _Replacement(target) as file:
         for piece in pieces(proto, {name: int(t.nbytes) for name, t in tensors.items()}):
