@@ -70,7 +70,7 @@ def save(
         external_data: whether to write the weights into ``<path>.data`` beside it, a piece at a time.
             None does so where they are larger than :data:`EXTERNAL_ABOVE_BYTES`.
         declared: write the shapes of inputs and outputs as the model that was loaded declares them,
-            not as they are known inside.
+            not as they are known inside, and none of those in between that can be inferred.
 
     Raises:
         OutputError: GO111: the place cannot be written, or the model does not fit into one file.
@@ -247,6 +247,7 @@ def _serialize(model: Model, suffix: str, target: str, declared: bool) -> bytes:
         proto = onnx_ir.to_proto(model)
         if declared:
             interface.restore(proto, model)
+            interface.drop_inferred_shapes(proto)
         if suffix in TEXT_SUFFIXES:
             return onnx.printer.to_text(proto).encode()
         if suffix in FORMATS:

@@ -78,3 +78,17 @@ def test_inside_shapes_are_what_is_known_and_a_copy_remembers(tmp_path: Path) ->
         save(model.clone(), tmp_path / name, **options)
         (output,) = onnx.load(tmp_path / name).graph.output
         assert output.type.tensor_type.shape.dim[0].dim_param == expected
+
+
+def test_shapes_in_between_are_left_to_readers_but_for_what_they_cannot_infer(tmp_path: Path) -> None:
+    model = load(
+        """<ir_version: 8, opset_import: ["": 18, "com.other": 1]>
+        g (float[N, 4] x) => (float[N, 4] y) <float[N, 4] b> {
+            a = Relu(x) b = com.other.F(a) c = Relu(b) y = Exp(c)
+        }"""
+    )
+    for options, expected in (({}, {"b"}), ({"declared": False}, {"a", "b"})):
+        save(model, tmp_path / "m.onnx", **options)
+        assert {info.name for info in onnx.load(tmp_path / "m.onnx").graph.value_info} >= expected
+        if not options:
+            assert len(onnx.load(tmp_path / "m.onnx").graph.value_info) == 1
