@@ -93,7 +93,7 @@ def _runs_at_least_once(node: Node) -> bool:
 def _hoist(node: Node, changes: Changes) -> None:
     body: Graph = attribute(node, "body")
     runs = _runs_at_least_once(node)
-    inside: set[Value] = {*body.inputs, *(v for n in body for v in n.outputs)}
+    inside: set[Value] = {*body.inputs, *body.initializers.values(), *(v for n in body for v in n.outputs)}
     for inner in list(body):
         if any(v in inside for v in inner.inputs) or any(v.is_graph_output() for v in inner.outputs):
             continue

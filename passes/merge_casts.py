@@ -10,6 +10,7 @@ import numpy as np
 
 from graphopt.ir import DataType, Node
 from graphopt.ir.query import attribute, is_op
+from graphopt.passes._matching import attributes_of, made_for, produced_by
 from graphopt.transform import NoMatch, Rewriter, RulePass, rule
 from graphopt.transform.rule import Replacement
 
@@ -101,9 +102,39 @@ def cast_of_cast(node: Node, rewriter: Rewriter) -> Replacement:
     return x if target == x.dtype else rewriter.op("Cast", x, to=int(target))
 
 
+_MOVES = (
+    *("Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Reshape", "Slice", "Squeeze"),
+    *("Tile", "Transpose", "Unsqueeze"),
+)
+_MOVED = frozenset(
+    {DataType.FLOAT, DataType.FLOAT16, DataType.DOUBLE, DataType.INT32, DataType.INT64, DataType.BOOL}
+)
+"""Types that runtimes move like any other."""
+
+
+@rule("Cast")
+def cast_of_moved_cast(node: Node, rewriter: Rewriter) -> Replacement:
+    """Cast(Reshape(Cast(x, B)), A) = Reshape(x), if x is of type A and B has every value of A."""
+    move = made_for(node.inputs[0], node, *_MOVES)
+    if isinstance(move, NoMatch):
+        return move
+    inner = produced_by(move.inputs[0], "Cast")
+    x = None if inner is None else inner.inputs[0]
+    if x is None or x.dtype is None or move.inputs[0] is None or move.inputs[0].dtype is None:
+        return NoMatch("what is moved is not cast", move.name)
+    if x.dtype != DataType(attribute(node, "to")) or x.dtype not in _MOVED:
+        return NoMatch("it does not get its first type back", x.name)
+    reason = may_skip(x.dtype, move.inputs[0].dtype, x.dtype)
+    if reason is not None:
+        return NoMatch(reason, move.inputs[0].name)
+    return rewriter.op(move.op_type, x, *move.inputs[1:], stem=move.name, **attributes_of(move))
+
+
 @dataclasses.dataclass(frozen=True)
 class MergeCasts(RulePass):
-    """Cast directly where the type in between keeps every value.
+    """Cast directly, or not at all, where the type in between keeps every value.
+
+    What is cast to a wider type, moved and cast back is moved as it is; arithmetic in between stays.
 
     Before: ``a = Cast<to = INT32>(x); y = Cast<to = FLOAT>(a)`` with int8 ``x``
     After:  ``y = Cast<to = FLOAT>(x)``
@@ -111,4 +142,4 @@ class MergeCasts(RulePass):
     Spec: https://onnx.ai/onnx/operators/onnx__Cast.html
     """
 
-    rules = (cast_of_cast,)
+    rules = (cast_of_cast, cast_of_moved_cast)

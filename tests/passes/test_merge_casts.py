@@ -115,3 +115,41 @@ def test_the_first_cast_stays_for_its_other_users() -> None:
         before="g (int8[N] x) => (float[N] y, int32[N] a) { a = Cast<to = 6>(x) y = Cast<to = 1>(a) }",
         after="g (int8[N] x) => (float[N] y, int32[N] a) { a = Cast<to = 6>(x) y = Cast<to = 1>(x) }",
     )
+
+
+@pytest.mark.parametrize(
+    ("move", "rank"),
+    [
+        ("Reshape(@, shape)", 2),
+        ("Transpose(@)", 2),
+        ("Gather<axis = 1>(@, some)", 2),
+        ("Unsqueeze(@, some)", 4),
+        ("Slice(@, one, two, one)", 2),
+        ("Expand(@, large)", 3),
+    ],
+)
+@pytest.mark.parametrize(("kind", "wide"), [("float16", 1), ("bool", 1), ("int32", 7), ("bool", 7)])
+def test_moved_in_a_wider_type(move: str, rank: int, kind: str, wide: int) -> None:
+    frame = f"""g ({kind}[2, 3] x) => ({kind}[{", ".join("ABCD"[:rank])}] y) <int64[2] shape = {{3, 2}},
+        int64[2] some = {{2, 0}}, int64[1] one = {{1}}, int64[1] two = {{2}}, int64[3] large = {{4, 2, 3}}>"""
+    before = f"a = Cast<to = {wide}>(x) b = {move.replace('@', 'a')} y = Cast<to = {NUMBERS[kind]}>(b)"
+    after = f"y = {move.replace('@', 'x')}"
+    check_pass(MergeCasts(), before=f"{frame} {{ {before} }}", after=f"{frame} {{ {after} }}")
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "a = Cast<to = 1>(x) b = Transpose(a) c = Exp(b) y = Cast<to = 10>(c)",
+        "a = Cast<to = 6>(x) b = Transpose(a) y = Cast<to = 10>(b)",
+        "a = Cast<to = 1>(x) b = Transpose(a) c = Cast<to = 10>(b) d = Cast<to = 10>(b) y = Add(c, d)",
+        "a = Cast<to = 1>(x) b = Transpose(a) c = Cast<to = 11>(b) d = Exp(c) y = Cast<to = 10>(d)",
+    ],
+)
+def test_other_work_in_a_wider_type_stays(nodes: str) -> None:
+    changes = check_pass_quietly(f"g (float16[2, 3] x) => (float16[A, B] y) {{ {nodes} }}")
+    assert "cast-of-moved-cast" not in changes
+
+
+def check_pass_quietly(source: str) -> dict[str, int]:
+    return dict(MergeCasts().run(model_from(source)).counts)
