@@ -43,19 +43,25 @@ class EliminateCommonSubexpressions(Pass):
 
     Before: ``a = Exp(x); b = Exp(x); y = Add(a, b)``
     After:  ``a = Exp(x); y = Add(a, a)``
+
+    Attributes:
+        by_value: take small constants with the same bits for the same. That finds more, but joins what
+            two patterns (normalizations of one value) start with, so it comes after those are raised.
     """
+
+    by_value: bool = False
 
     def run(self, model: Model) -> Changes:
         """Number the values of every graph in order, in scopes."""
         changes = Changes()
-        _visit(model.graph, {}, changes)
+        _visit(model.graph, {}, changes, self.by_value)
         return changes
 
 
-def _visit(graph: Graph, table: dict[Key, Node], changes: Changes) -> None:
+def _visit(graph: Graph, table: dict[Key, Node], changes: Changes, by_value: bool) -> None:
     added: list[Key] = []
     for node in list(graph):
-        key = expression_key(node)
+        key = expression_key(node, by_value)
         if key is not None:
             earlier = table.get(key)
             if earlier is None:
@@ -65,12 +71,12 @@ def _visit(graph: Graph, table: dict[Key, Node], changes: Changes) -> None:
                 changes.counts[node.op_type] += 1
             continue
         for sub in subgraphs(node):
-            _visit(sub, table, changes)
+            _visit(sub, table, changes, by_value)
     for key in added:
         del table[key]
 
 
-def expression_key(node: Node) -> Key | None:
+def expression_key(node: Node, by_value: bool = False) -> Key | None:
     """What two nodes have in common exactly if they compute the same, or None if nobody may say so."""
     domain = node.domain or ""
     if domain == _CONTRIB_DOMAIN:
@@ -87,7 +93,7 @@ def expression_key(node: Node) -> Key | None:
             return None
         attributes.append((name, known))
     wanted = tuple(bool(value.name) for value in node.outputs)
-    operands = tuple(_operand_key(value) for value in node.inputs)
+    operands = tuple(_operand_key(v) if by_value else v for v in node.inputs)
     return (domain, node.op_type, node.overload, operands, tuple(attributes), wanted)
 
 

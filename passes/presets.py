@@ -79,9 +79,13 @@ def pipeline_text(
         steps += [*clean, *refold]
         if level >= 2:
             steps += [*FUSE, _gelu(target), "fuse-matmul-add", *_layout(target)]
-        steps += [*clean, *FINISH]
+        steps += [*map(_by_value, clean), *FINISH]
     steps += _precision(target, precision, keep_fp32, level)
     return ",".join(steps)
+
+
+def _by_value(step: str) -> str:
+    return f"{step}{{by-value=true}}" if step == "eliminate-common-subexpressions" else step
 
 
 def _with_budget(step: str) -> str:
