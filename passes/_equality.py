@@ -36,11 +36,12 @@ Key = tuple[Hashable, ...]
 Names = Mapping[Value, Hashable]
 
 
-def expression_key(node: Node, names: Names | None = None) -> Key | None:
+def expression_key(node: Node, names: Names | None = None, *, by_value: bool = False) -> Key | None:
     """What two nodes have in common exactly if they compute the same, or None if nobody may say so.
 
     Args:
         names: what stands for values of the graph around it that are to be equal by position.
+        by_value: whether small constants with the same bits are the same.
     """
     domain = node.domain or ""
     if domain == _CONTRIB_DOMAIN:
@@ -58,13 +59,15 @@ def expression_key(node: Node, names: Names | None = None) -> Key | None:
             return None
         attributes.append((name, attribute))
     wanted = tuple(bool(value.name) for value in node.outputs)
-    operands = tuple(_operand_key(v) if v is None or v not in known else known[v] for v in node.inputs)
+    operands = tuple(_operand_key(v, known, by_value) for v in node.inputs)
     return (domain, node.op_type, node.overload, operands, tuple(attributes), wanted)
 
 
-def _operand_key(value: Value | None) -> Hashable:
-    """`value` itself, or the bits of a small constant: exporters write a new one for every use."""
-    tensor = constant_tensor(value)
+def _operand_key(value: Value | None, names: Names, by_value: bool) -> Hashable:
+    """What stands for `value`, or its bits if it is a small constant: exporters write a new one for every use."""
+    if value is None or value in names:
+        return None if value is None else names[value]
+    tensor = constant_tensor(value) if by_value else None
     if tensor is None or tensor.size > MAX_COMPARED_ELEMENTS or tensor.dtype == DataType.STRING:
         return value
     return (tensor.dtype, tuple(tensor.shape.numpy()), tensor.numpy().tobytes())

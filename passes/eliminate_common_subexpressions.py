@@ -22,21 +22,27 @@ class EliminateCommonSubexpressions(Pass):
 
     Before: ``a = Exp(x); b = Exp(x); y = Add(a, b)``
     After:  ``a = Exp(x); y = Add(a, a)``
+
+    Attributes:
+        by_value: take small constants with the same bits for the same. That finds more, but joins what
+            two patterns (normalizations of one value) start with, so it comes after those are raised.
     """
+
+    by_value: bool = False
 
     def run(self, model: Model) -> Changes:
         """Number the values of every graph in order, in scopes."""
         changes = Changes()
-        _visit(model.graph, {}, changes)
+        _visit(model.graph, {}, changes, self.by_value)
         return changes
 
 
-def _visit(graph: Graph, table: dict[Key, Node], changes: Changes) -> None:
+def _visit(graph: Graph, table: dict[Key, Node], changes: Changes, by_value: bool) -> None:
     added: list[Key] = []
     for node in list(graph):
         for sub in subgraphs(node):
-            _visit(sub, table, changes)
-        key = expression_key(node)
+            _visit(sub, table, changes, by_value)
+        key = expression_key(node, by_value=by_value)
         if key is not None:
             earlier = table.get(key)
             if earlier is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from graphopt.ir import Node, Value
-from graphopt.ir.query import attribute
+from graphopt.ir.query import attribute, only_use
 from graphopt.passes._axes import (
     Bounds,
     axis_of,
@@ -29,6 +29,8 @@ def slice_of_slice(node: Node, rewriter: Rewriter) -> Replacement:
     inner = produced_by(node.inputs[0], "Slice")
     if inner is None:
         return NoMatch("the operand is no Slice")
+    if node.inputs[0] is None or only_use(node.inputs[0]) is not node:
+        return NoMatch("the inner Slice is used elsewhere, too: its parts may make up a Split", inner.name)
     first, second = slice_bounds(inner), slice_bounds(node)
     if isinstance(first, NoMatch):
         return first

@@ -113,13 +113,17 @@ def pipeline_text(
         steps += [*clean, *refold]
         if level >= 2:
             steps += [*FUSE, *_raised(target), "canonicalize-gates", *_attention(target)]
-            steps += [*SCALES, "fuse-matmul-add", *LAYOUT]
-        steps += clean
+            steps += [*SCALES, "fuse-matmul-add", *_layout(target)]
+        steps += map(_by_value, clean)
         if level >= 2:
             steps += SELECT.get(target.kind if target is not None else None, ())
         steps += FINISH
     steps += _precision(target, precision, keep_fp32, level)
     return ",".join(steps)
+
+
+def _by_value(step: str) -> str:
+    return f"{step}{{by-value=true}}" if step == "eliminate-common-subexpressions" else step
 
 
 def _with_budget(step: str) -> str:

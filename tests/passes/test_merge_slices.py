@@ -58,6 +58,14 @@ def test_slices_of_an_axis_of_unknown_size_stay(first: object, second: object) -
     )
 
 
+def test_a_slice_that_others_use_stays() -> None:
+    check_pass(
+        MergeSlices(),
+        f"""g (float[N, 10] x) => (float[A, B] y, float[C, D] m) <{vectors(a=[0], b=[4], c=[1])}> {{
+            m = Slice(x, a, b, c) y = Slice(m, c, b, c) }}""",
+    )
+
+
 def test_bounds_that_are_inputs_stay() -> None:
     check_pass(
         MergeSlices(),
