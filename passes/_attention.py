@@ -18,7 +18,7 @@ from graphopt.passes._attention_masks import (
     keeps_closed_rows,
     lowest,
 )
-from graphopt.passes._matching import made_for, numpy_dtype, scalar_factor
+from graphopt.passes._matching import made_for, numpy_dtype, produced_by, scalar_factor
 from graphopt.transform import NoMatch, Rewriter
 
 MAX_STEPS = 8
@@ -44,7 +44,7 @@ class AttentionMatch:
     """``Softmax(scale * q kᵀ + steps) v`` over the last two axes.
 
     Attributes:
-        key: k, with `permutation` still to be applied where that is not None.
+        key: k, to be reshaped to `key_shape` and transposed by `permutation` where these are not None.
         steps: masks, innermost first.
         softcap: c of ``c * tanh(scores / c)``, done before the steps, or 0.
         zero_rows: rows that are NaN after Softmax become zeros.
@@ -52,6 +52,7 @@ class AttentionMatch:
 
     query: Value
     key: Value
+    key_shape: tuple[int, ...] | None
     permutation: tuple[int, ...] | None
     value: Value
     scale: float
@@ -82,20 +83,15 @@ def match_attention(node: Node) -> AttentionMatch | NoMatch:
     product, scale, softcap, steps = walked
     query, scale = _unscaled(product.inputs[0], product, scale)
     turned, scale = _unscaled(product.inputs[1], product, scale)
-    transpose = None if turned is None else turned.producer()
-    if transpose is None or not is_op(transpose, "Transpose"):
-        return NoMatch("the key is not transposed", turned.name if turned is not None else None)
-    perm = attribute(transpose, "perm")
-    if perm is None or len(perm) != 4 or transpose.inputs[0] is None or query is None:
-        return NoMatch("the key's permutation is not of four axes", transpose.name)
-    key, scale = _unscaled(transpose.inputs[0], transpose, scale)
-    if key is None:
-        return NoMatch("an operand is missing")
-    swapped = (perm[0], perm[1], perm[3], perm[2])
+    untransposed = _untransposed(turned)
+    if isinstance(untransposed, NoMatch) or query is None:
+        return untransposed if isinstance(untransposed, NoMatch) else NoMatch("an operand is missing")
+    key, scale = _unscaled(untransposed.value, untransposed.user, scale)
     match = AttentionMatch(
         query,
-        key,
-        None if swapped == (0, 1, 2, 3) else swapped,
+        key or untransposed.value,
+        untransposed.shape,
+        untransposed.permutation,
         value,
         scale,
         softcap,
@@ -103,8 +99,60 @@ def match_attention(node: Node) -> AttentionMatch | NoMatch:
         product.outputs[0],
         zero_rows,
     )
-    problem = _problem(match, transpose)
+    problem = _problem(match, turned)
     return match if problem is None else problem
+
+
+@dataclasses.dataclass(frozen=True)
+class _Key:
+    """k, reshaped to `shape` and then transposed by `permutation` where these are not None.
+
+    `user` is the node that takes `value` now.
+    """
+
+    value: Value
+    user: Node
+    shape: tuple[int, ...] | None = None
+    permutation: tuple[int, ...] | None = None
+
+
+def _untransposed(turned: Value | None) -> _Key | NoMatch:
+    """The k of kᵀ."""
+    transpose = produced_by(turned, "Transpose")
+    reshape = produced_by(turned, "Reshape")
+    flat = produced_by(reshape.inputs[0], "Transpose") if reshape is not None else None
+    if turned is not None and flat is not None and tuple(attribute(flat, "perm") or ()) == (0, 2, 1):
+        found = _unflattened(turned, flat)
+        if found is not None:
+            return found
+    if transpose is None or transpose.inputs[0] is None:
+        return NoMatch("the key is not transposed", turned.name if turned is not None else None)
+    perm = attribute(transpose, "perm")
+    if perm is None or len(perm) != 4:
+        return NoMatch("the key's permutation is not of four axes", transpose.name)
+    swapped = (perm[0], perm[1], perm[3], perm[2])
+    return _Key(transpose.inputs[0], transpose, None, None if swapped == (0, 1, 2, 3) else swapped)
+
+
+def _unflattened(turned: Value, flat: Node) -> _Key | None:
+    """k where an exporter swapped its last two axes with batch and heads merged into one."""
+    source = flat.inputs[0]
+    if source is None or source.shape is None or turned.shape is None or len(turned.shape) != 4:
+        return None
+    batch, heads, size, length = turned.shape.dims
+    dims = source.shape.dims
+    if len(dims) != 3 or not same_dim(dims[1], length) or not same_dim(dims[2], size):
+        return None
+    outer, wanted = produced_by(source, "Reshape"), (batch, heads, length, size)
+    above = outer.inputs[0] if outer is not None else None
+    if outer is not None and above is not None and above.shape is not None:
+        same = len(above.shape) == 4
+        if same and all(same_dim(a, b) for a, b in zip(above.shape.dims, wanted, strict=True)):
+            return _Key(above, outer)
+    shape = tuple(d if isinstance(d, int) else -1 for d in wanted)
+    if shape.count(-1) > 1 or 0 in shape:
+        return None
+    return _Key(above, outer, shape) if outer is not None and above is not None else _Key(source, flat, shape)
 
 
 def _softmax(weights: Value, node: Node) -> tuple[Node | NoMatch, bool]:
@@ -146,7 +194,7 @@ def _walk(value: Value | None, user: Node, budget: int) -> tuple[Node, float, fl
             problem = found if isinstance(found, NoMatch) and inner_index == candidates[0][0] else problem
             continue
         mask = other if node.op_type == "Add" else node.inputs[0]
-        if mask is None or not broadcasts_into(mask, inner):
+        if mask is None or not broadcasts_into(mask, found[0].outputs[0]):
             return NoMatch("the mask is not known to fit the scores", mask.name if mask is not None else None)
         step = Step(mask) if node.op_type == "Add" else Step(mask, other, inner_index == 1)
         return found[0], found[1], found[2], [*found[3], step]
@@ -187,18 +235,20 @@ def _unscaled(value: Value | None, user: Node, scale: float) -> tuple[Value | No
     return (b, scale * number) if number is not None else (value, scale)
 
 
-def _problem(match: AttentionMatch, transpose: Node) -> NoMatch | None:
+def _problem(match: AttentionMatch, turned: Value | None) -> NoMatch | None:
     """Why Attention would not give the same, if it would not."""
     if match.scores.dtype not in (DataType.FLOAT, DataType.FLOAT16, DataType.BFLOAT16):
         return NoMatch("Attention scales in float32, which is not the scores' precision", match.scores.name)
     if not 0 < match.scale < math.inf or np.float32(match.scale) == 0:
         return NoMatch("the scale is not a positive number", match.scores.name)
-    shapes = [match.query.shape, transpose.outputs[0].shape, match.value.shape]
+    shapes = [match.query.shape, turned.shape if turned is not None else None, match.value.shape]
     if any(shape is None or len(shape) != 4 for shape in shapes):
         return NoMatch("not of rank 4", match.scores.name)
     dims = [shape.dims for shape in shapes if shape is not None]
     if any(not same_dim(d[axis], dims[0][axis]) for d in dims[1:] for axis in (0, 1)):
         return NoMatch("batch and heads of query, key and value are not known to be equal", match.query.name)
+    if not same_dim(dims[1][3], dims[2][2]):
+        return NoMatch("there are not known to be as many keys as values", match.value.name)
     if any(0 in d for d in dims):
         return NoMatch("there are no elements", match.query.name)
     for step in match.steps:
@@ -223,6 +273,8 @@ def build_attention(
 ) -> Value | NoMatch:
     """The Attention operator on operands of four axes."""
     key = match.key
+    if match.key_shape is not None:
+        key = rewriter.op("Reshape", key, rewriter.const(np.array(match.key_shape, np.int64), "shape"))
     if match.permutation is not None:
         key = rewriter.op("Transpose", key, perm=match.permutation)
     mask = _mask(match, rewriter)

@@ -173,11 +173,19 @@ def _swapped(mask: Value, rewriter: Rewriter, depth: int) -> Value | None:
 
 
 def broadcasts_into(mask: Value, scores: Value) -> bool:
-    """Whether `mask` provably broadcasts to the shape of `scores` without enlarging it."""
+    """Whether `mask` broadcasts to the shape of `scores` without enlarging it.
+
+    A size that is unknown along the last axis is 1 or that of the scores: were it another, the product of
+    the weights and as many values as there are scores would fail.
+    """
     if mask.shape is None or scores.shape is None or len(mask.shape) > len(scores.shape):
         return False
     own, others = mask.shape.dims, scores.shape.dims
-    return all(d == 1 or same_dim(d, e) for d, e in zip(reversed(own), reversed(others), strict=False))
+    pairs = list(zip(reversed(own), reversed(others), strict=False))
+    return all(
+        d == 1 or same_dim(d, e) or (axis == 0 and isinstance(d, SymbolicDim))
+        for axis, (d, e) in enumerate(pairs)
+    )
 
 
 def expanded(mask: Value, scores: Value, sources: Sequence[Value], rewriter: Rewriter) -> Value | NoMatch:
