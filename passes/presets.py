@@ -58,7 +58,7 @@ def pipeline_text(
         clean, refold = ([_with_budget(s) if level == 3 else s for s in part] for part in (CLEAN, REFOLD))
         steps += [*clean, *refold]
         if level >= 2:
-            steps += [*FUSE, _gelu(target), "fuse-matmul-add", "push-transposes"]
+            steps += [*FUSE, *_raises(target), _gelu(target), "fuse-matmul-add", "push-transposes"]
         steps += [*clean, *FINISH]
     steps += _precision(target, precision, keep_fp32, level)
     return ",".join(steps)
@@ -66,6 +66,14 @@ def pipeline_text(
 
 def _with_budget(step: str) -> str:
     return "fold-constants{max-bytes=8M}" if step == "fold-constants" else step
+
+
+def _raises(target: Target | None) -> list[str]:
+    """Operators of opset 23. ONNX Runtime's CPU kernels and XLA have them; its CUDA kernels thin out above 18."""
+    if target is not None and not target.is_xla and target.kind != "cpu":
+        return []
+    names = ("raise-rms-normalization", "raise-rotary-embedding", "raise-attention")
+    return [f"{name}{{upgrade=true}}" for name in names]
 
 
 def _gelu(target: Target | None) -> str:
