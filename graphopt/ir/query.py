@@ -129,12 +129,12 @@ def only_use(value: Value) -> Node | None:
 
 def subgraphs(node: Node) -> Iterator[Graph]:
     """The graphs held by the attributes of `node` (branches and bodies), not nested ones."""
-    for attr in node.attributes.values():
-        if attr.is_ref():
-            continue
-        if attr.type == AttributeType.GRAPH:
-            yield attr.as_graph()
-        elif attr.type == AttributeType.GRAPHS:
+    # The plain dict of the container: passes ask this of every node, and the container's own views are slow.
+    for attr in node.attributes.data.values():
+        if attr.type is AttributeType.GRAPH:
+            if not attr.is_ref():
+                yield attr.as_graph()
+        elif attr.type is AttributeType.GRAPHS and not attr.is_ref():
             yield from attr.as_graphs()
 
 

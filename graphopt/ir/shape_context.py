@@ -60,12 +60,14 @@ def is_excessive(dim: int | SymbolicDim) -> bool:
 
 
 @contextmanager
-def large_constants_hidden(node: Node) -> Iterator[None]:
-    """Within it, the numbers of large constants that `node` takes cannot be read, only their shapes."""
+def fixed_numbers_only(node: Node) -> Iterator[None]:
+    """Within it, large constants and defaults that a caller may override have shapes only."""
     hidden = {
         value: value.const_value
         for value in node.inputs
-        if value is not None and value.const_value is not None and value.const_value.size > MAX_READ_ELEMENTS
+        if value is not None
+        and value.const_value is not None
+        and (value.is_graph_input() or value.const_value.size > MAX_READ_ELEMENTS)
     }
     try:
         for value in hidden:

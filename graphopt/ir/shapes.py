@@ -20,7 +20,7 @@ from onnx_shape_inference import ShapeInferenceContext, registry
 from graphopt.ir import DataType, Graph, Model, Node, Shape, SymbolicDim, TensorType, Value
 from graphopt.ir.query import attribute, is_op, same_dim, subgraphs, walk_graphs
 from graphopt.ir.shape_claims import settle
-from graphopt.ir.shape_context import BoundedContext, infer_long_concat, large_constants_hidden
+from graphopt.ir.shape_context import BoundedContext, fixed_numbers_only, infer_long_concat
 from graphopt.ir.shape_elements import follow_elements
 
 logger = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class Inference:
                 for graph in subgraphs(node):
                     self.run(graph)
             if known is not None and not is_op(node, "Loop") and not infer_long_concat(node):
-                with large_constants_hidden(node):
+                with fixed_numbers_only(node):
                     known(self.context, node)
                 settle(node, self.context)
                 follow_elements(node, self.context)

@@ -80,11 +80,25 @@ class Rewriter:
 
     def __init__(self, model: Model, namer: Namer | None = None, inference: Inference | None = None) -> None:
         self.model = model
-        self.namer = namer or Namer(model.graph)
-        self.inference = inference or Inference(model)
+        self._namer = namer
+        self._inference = inference
         self._root: Node | None = None
         self._nodes: list[Node] = []
         self._constants: list[tuple[str, TensorProtocol, Value]] = []
+
+    @property
+    def namer(self) -> Namer:
+        """Gives new names. Made when the first is asked for: it reads the whole graph."""
+        if self._namer is None:
+            self._namer = Namer(self.model.graph)
+        return self._namer
+
+    @property
+    def inference(self) -> Inference:
+        """Infers the nodes that are made. It too reads the whole graph, so it waits for the first of them."""
+        if self._inference is None:
+            self._inference = Inference(self.model)
+        return self._inference
 
     @property
     def opset(self) -> int:

@@ -12,6 +12,7 @@ from checking import model_from, run_onnxruntime
 
 from graphopt.ir import SymbolicDim
 from graphopt.ir.evaluate import evaluate
+from graphopt.ir.io import load
 from graphopt.ir.shape_claims import slice_range
 
 HEAD = (
@@ -132,3 +133,14 @@ def test_a_slice_that_ends_before_its_axis_is_empty() -> None:
     )
     assert model.graph.outputs[0].shape is not None
     assert list(model.graph.outputs[0].shape.dims) == [0]
+
+
+def test_shape_that_a_default_decides_is_left_open() -> None:
+    """A caller may override the scales of the Resize: what they make of the sizes is not known."""
+    model = load(
+        """<ir_version: 8, opset_import: ["" : 19]>
+        g (float[N, 3, 6, 6] x, float[4] scales) => (float[a, b, c, d] y)
+        <float[4] scales = {1, 1, 2, 2}> { y = Resize <mode = "nearest"> (x, "", scales) }"""
+    )
+    assert model.graph.outputs[0].shape is not None
+    assert not any(isinstance(d, int) for d in model.graph.outputs[0].shape.dims[2:])

@@ -246,7 +246,9 @@ class Case:
     """A random model, its feeds, and feeds at another size of its free dimension."""
 
     def __init__(self, seed: int) -> None:
-        import exporter_operators  # noqa: F401  (registers its steps)
+        import exporter_blocks  # noqa: F401  (these register their steps)
+        import exporter_movement  # noqa: F401
+        import exporter_operators  # noqa: F401
         from exporter_idioms import STEPS
 
         rng = np.random.default_rng(seed)

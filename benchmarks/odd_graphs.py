@@ -1,0 +1,60 @@
+"""How many random graphs of what exporters write keep their answers, validity and interface.
+
+    python benchmarks/odd_graphs.py [--first 10000] [--count 2000] [--passes 300]
+
+The graphs are those of tests/properties, with other seeds than the tests have. Each goes through the presets;
+of the first `--passes`, each also through every pass alone and through shuffled pipelines. Prints every seed
+that fails, with the reason, and the counts; exits 1 if any failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+TESTS = Path(__file__).parent.parent / "tests"
+
+
+def failure(check: Callable[[int], None], seed: int) -> str | None:
+    """Why `check` fails on `seed`, or None."""
+    try:
+        check(seed)
+    except Exception as error:  # whatever goes wrong is what is counted here
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        text = " ".join(str(error).split())[:300]
+        return f"{type(error).__name__}: {text} ({Path(place.filename).name}:{place.lineno})"
+    return None
+
+
+def main() -> int:
+    """Run the graphs and print what failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--first", type=int, default=10_000)
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--passes", type=int, default=300)
+    chosen = parser.parse_args()
+    sys.path[:0] = [str(TESTS), str(TESTS / "properties")]
+    import test_exporter_graphs as graphs
+
+    bad, started = 0, time.perf_counter()
+    for index, seed in enumerate(range(chosen.first, chosen.first + chosen.count)):
+        checks = [graphs.test_presets]
+        if index < chosen.passes:
+            checks.append(graphs.test_passes_alone_and_shuffled)
+        for check in checks:
+            reason = failure(check, seed)
+            if reason is not None:
+                bad += 1
+                print(f"seed {seed} {check.__name__}: {reason}", flush=True)
+        if sys.stderr.isatty():
+            print(f"\r{index + 1} of {chosen.count}, {bad} failures", end="", file=sys.stderr)
+    print(f"{chosen.count} graphs, {bad} failures, {time.perf_counter() - started:.0f} s")
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
