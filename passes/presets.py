@@ -69,7 +69,7 @@ def _with_budget(step: str) -> str:
 
 
 def _raises(target: Target | None) -> list[str]:
-    """Operators of opset 23. ONNX Runtime's CPU kernels and XLA have them; its CUDA kernels thin out above 18."""
+    """Operators of opset 23, for XLA and ONNX Runtime on the CPU: its CUDA kernels thin out above 18."""
     if target is not None and not target.is_xla and target.kind != "cpu":
         return []
     names = ("raise-rms-normalization", "raise-rotary-embedding", "raise-attention")
