@@ -9,16 +9,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphopt.ir import DataType, Node, Value
-from graphopt.ir.query import attribute, constant, is_op, rank, same_dim, scalar
+from graphopt.ir.query import attribute, is_op, rank, same_dim, scalar
 from graphopt.passes._attention_masks import (
+    Step,
     bounds,
     broadcasts_into,
     every_row_is_open,
     expanded,
-    keeps_closed_rows,
     lowest,
+    mask_of,
 )
-from graphopt.passes._matching import made_for, numpy_dtype, produced_by, scalar_factor
+from graphopt.passes._matching import made_for, produced_by, scalar_factor
 from graphopt.transform import NoMatch, Rewriter
 
 MAX_STEPS = 8
@@ -28,15 +29,6 @@ ABSORBING = -1e30
 """A float32 at most this large swallows any score that is added to it, as long as scores stay below 1e22."""
 
 INPUTS = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """What is done to scores: `mask` is added, or, with a `fill`, they are kept where `mask` is `kept`."""
-
-    mask: Value
-    fill: Value | None = None
-    kept: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,7 +269,7 @@ def build_attention(
         key = rewriter.op("Reshape", key, rewriter.const(np.array(match.key_shape, np.int64), "shape"))
     if match.permutation is not None:
         key = rewriter.op("Transpose", key, perm=match.permutation)
-    mask = _mask(match, rewriter)
+    mask = mask_of(match.steps, match.scores, rewriter, zero_rows=match.zero_rows)
     if mask is not None:
         sources = [*graph_inputs[:INPUTS], match.query, key]
         full = expanded(mask, match.scores, sources, rewriter)
@@ -302,62 +294,3 @@ def _explicit_scale(match: AttentionMatch) -> float | None:
     if isinstance(size, int) and abs(match.scale * math.sqrt(size) - 1) < 1e-6:
         return None
     return match.scale
-
-
-def _mask(match: AttentionMatch, rewriter: Rewriter) -> Value | None:
-    """One mask for all steps, such that the operator gives what Softmax gives in every row."""
-    steps = [step for step in match.steps if not _adds_nothing(step)]
-    if len(steps) == 1:
-        return _only_mask(steps[0], match, rewriter)
-    total: Value | None = None
-    low: float | None = 0.0
-    for step in steps:
-        if step.fill is None:
-            found = bounds(step.mask)
-            low = None if low is None or found is None else low + found[0]
-            total = step.mask if total is None else rewriter.op("Add", total, step.mask)
-        else:
-            fill = float(scalar(step.fill) or 0.0)
-            low = None if low is None else min(low, fill)
-            total = _chosen(step, total, fill, match, rewriter)
-    if total is None:
-        return None
-    least = low is None or low <= lowest(total)
-    return keeps_closed_rows(total, low, rewriter, least=least, nan_rows=not match.zero_rows)
-
-
-def _adds_nothing(step: Step) -> bool:
-    zeros = constant(step.mask, max_elements=1 << 20) if step.fill is None else None
-    return zeros is not None and not zeros.any()
-
-
-def _only_mask(step: Step, match: AttentionMatch, rewriter: Rewriter) -> Value | None:
-    """The mask for one step: what is added, or the truth values that choose."""
-    nan_rows = not match.zero_rows
-    if step.fill is None:
-        if every_row_is_open(step.mask):
-            return step.mask
-        found = bounds(step.mask)
-        low = None if found is None else found[0]
-        least = low is None or low <= lowest(step.mask)
-        return keeps_closed_rows(step.mask, low, rewriter, least=least, nan_rows=nan_rows)
-    fill = float(scalar(step.fill) or 0.0)
-    allowed = step.mask if step.kept else rewriter.op("Not", step.mask)
-    if step.kept and every_row_is_open(step.mask):
-        return allowed
-    if fill == -math.inf and match.zero_rows:
-        return allowed
-    if fill <= lowest(match.scores) and fill != -math.inf:
-        dtype = numpy_dtype(match.scores)
-        assert dtype is not None
-        fill = float(np.nextafter(dtype.type(fill), dtype.type(0)))
-    total = _chosen(step, None, fill, match, rewriter)
-    return keeps_closed_rows(total, fill, rewriter, least=False, nan_rows=nan_rows)
-
-
-def _chosen(step: Step, total: Value | None, fill: float, match: AttentionMatch, rewriter: Rewriter) -> Value:
-    """``Where(mask, total or 0, fill)``, the other way round if the step keeps what is false."""
-    dtype = numpy_dtype(match.scores)
-    kept = total if total is not None else rewriter.const(np.zeros((), dtype), "open")
-    closed = rewriter.const(np.asarray(fill, dtype), "closed")
-    return rewriter.op("Where", step.mask, *((kept, closed) if step.kept else (closed, kept)))
