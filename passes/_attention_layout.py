@@ -83,3 +83,22 @@ def _without_axis(single: Value) -> Value | None:
         return None
     dims = [d for axis, d in enumerate(single.shape.dims) if axis != 2]
     return source if all(same_dim(a, b) for a, b in zip(dims, source.shape.dims, strict=True)) else None
+
+
+def unflattened(value: Value | None) -> Value | None:
+    """x [batch, head, m, n] if `value` is x as [batch * head, m, n], with m and n known and not 0."""
+    reshape = produced_by(value, "Reshape")
+    source = None if reshape is None else reshape.inputs[0]
+    if value is None or value.shape is None or source is None or source.shape is None:
+        return None
+    own, dims = value.shape.dims, source.shape.dims
+    if len(own) != 3 or len(dims) != 4 or own[1:] != dims[2:]:
+        return None
+    return source if all(isinstance(d, int) and d > 0 for d in own[1:]) else None
+
+
+def flattened(value: Value, rewriter: Rewriter) -> Value:
+    """[batch, head, m, n] as [batch * head, m, n], with m and n known and not 0."""
+    assert value.shape is not None
+    shape = [-1, *(d for d in value.shape.dims[2:] if isinstance(d, int))]
+    return rewriter.op("Reshape", value, rewriter.const(np.array(shape, np.int64), "flat"))

@@ -137,7 +137,7 @@ def _merge(found: list[Projection], graph: Graph, model: Model, namer: Namer, in
     result = add("MatMul", x, joined((p.weight for p in found), "weights"))[0]
     if found[0].bias is not None:
         result = add("Add", result, joined((p.bias for p in found), "biases"))[0]
-    widths = [int(p.weight.shape[1]) for p in found if p.weight.shape is not None]
+    widths = [shape[1] for p in found if (shape := static_shape(p.weight)) is not None]
     sizes = add_initializer(model.graph, namer.value(f"{stem}/widths"), np.array(widths, np.int64))
     parts = add("Split", result, sizes, outputs=len(found), axis=-1)
     graph.insert_before(first, nodes)
