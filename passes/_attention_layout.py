@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from graphopt.ir import Node, Value
-from graphopt.ir.query import attribute, ints, is_op, rank, same_dim
+from graphopt.ir.query import attribute, ints, is_op, only_use, rank, same_dim
 from graphopt.passes._matching import produced_by
 from graphopt.transform import Rewriter
+
+MAX_STEPS = 8
+_SCORE_STEPS = ("Add", "Div", "MatMul", "Mul", "Reshape", "Softmax", "Tanh", "Where")
 
 HEADS_FIRST = (0, 2, 1, 3)
 """[batch, sequence, head, size] as [batch, head, sequence, size], and back."""
@@ -102,3 +105,24 @@ def flattened(value: Value, rewriter: Rewriter) -> Value:
     assert value.shape is not None
     shape = [-1, *(d for d in value.shape.dims[2:] if isinstance(d, int))]
     return rewriter.op("Reshape", value, rewriter.const(np.array(shape, np.int64), "flat"))
+
+
+def near_softmax(node: Node) -> bool:
+    """Whether `node` is on the way from scores to their Softmax, or takes its weights."""
+    value = node.outputs[0]
+    for _ in range(MAX_STEPS):
+        user = only_use(value)
+        if user is None or not is_op(user, *_SCORE_STEPS):
+            break
+        if is_op(user, "Softmax"):
+            return True
+        value = user.outputs[0]
+    above = node
+    for _ in range(3):
+        producer = above.inputs[0].producer() if above.inputs and above.inputs[0] is not None else None
+        if is_op(above, "Softmax"):
+            return True
+        if producer is None:
+            return False
+        above = producer
+    return is_op(above, "Softmax")

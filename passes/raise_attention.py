@@ -7,13 +7,14 @@ import dataclasses
 import numpy as np
 
 from graphopt.ir import Model, Node, Value
-from graphopt.ir.query import attribute, is_op, rank, same_dim, same_shape
+from graphopt.ir.query import attribute, is_op, same_dim, same_shape
 from graphopt.passes._attention import build_attention, match_attention
 from graphopt.passes._attention_layout import (
     HEADS_FIRST,
     flattened,
     heads_last,
     merged,
+    near_softmax,
     repeated_heads,
     unflattened,
 )
@@ -40,28 +41,25 @@ def attention(node: Node, rewriter: Rewriter) -> Replacement:
 @rule("MatMul")
 def flat_product(node: Node, rewriter: Rewriter) -> Replacement:
     """[b * h, m, k] [b * h, k, n] = [b, h, m, k] [b, h, k, n] as [b * h, m, n]."""
-    found = _flat_product(node)
-    if isinstance(found, NoMatch):
-        return found
-    if rewriter.opset < NEEDED_OPSET:
-        return NoMatch(f"needs opset {NEEDED_OPSET}")
-    left, right, swapped = found
-    if swapped:
-        right = rewriter.op("Transpose", right, perm=(0, 1, 3, 2))
-    return flattened(rewriter.op("MatMul", left, right), rewriter)
-
-
-def _flat_product(node: Node) -> tuple[Value, Value, bool] | NoMatch:
-    """(a, b, whether b is to be transposed) of a product of operands with batch and heads in one axis."""
-    left = unflattened(node.inputs[0])
-    transpose = produced_by(node.inputs[1], "Transpose")
-    swapped = transpose is not None and tuple(attribute(transpose, "perm") or ()) == (0, 2, 1)
-    right = unflattened(transpose.inputs[0] if transpose is not None and swapped else node.inputs[1])
+    left, right = unflattened(node.inputs[0]), unflattened(node.inputs[1])
     if left is None or right is None or left.shape is None or right.shape is None:
         return NoMatch("batch and heads are not put into one axis", node.name)
     if not all(same_dim(left.shape.dims[axis], right.shape.dims[axis]) for axis in (0, 1)):
         return NoMatch("batch and heads of the operands are not known to be equal", node.name)
-    return left, right, swapped
+    if not near_softmax(node):
+        return NoMatch("no Softmax near", node.name)
+    return flattened(rewriter.op("MatMul", left, right), rewriter)
+
+
+@rule("Transpose")
+def flat_transpose(node: Node, rewriter: Rewriter) -> Replacement:
+    """Transpose(k as [b * h, n, k]) = Transpose(k [b, h, n, k]) as [b * h, k, n], on the way to Softmax."""
+    source = unflattened(node.inputs[0])
+    if source is None or tuple(attribute(node, "perm") or ()) != (0, 2, 1):
+        return NoMatch("batch and heads are not put into one axis", node.name)
+    if not near_softmax(node):
+        return NoMatch("no Softmax near", node.name)
+    return flattened(rewriter.op("Transpose", source, perm=(0, 1, 3, 2)), rewriter)
 
 
 @rule("Mul", "Div", "Add", "Softmax")
@@ -70,10 +68,8 @@ def flat_scores(node: Node, rewriter: Rewriter) -> Replacement:
     for position, (value, other) in enumerate(_operands(node)):
         reshape = made_for(value, node, "Reshape")
         scores = None if isinstance(reshape, NoMatch) else unflattened(value)
-        if scores is None or produced_by(scores, "MatMul", "Mul", "Div", "Add", "Softmax") is None:
+        if scores is None or not near_softmax(node):
             continue
-        if rewriter.opset < NEEDED_OPSET:
-            return NoMatch(f"needs opset {NEEDED_OPSET}")
         if is_op(node, "Softmax"):
             if int(attribute(node, "axis", -1)) not in (-1, 2):
                 return NoMatch("Softmax is not over the last axis", node.name)
@@ -107,6 +103,10 @@ def _lifted(other: Value | None, value: Value | None, scores: Value, rewriter: R
     if not same_dim(own[0], flat[0]) or sizes.count(-1) > 1:
         return None
     return rewriter.op("Reshape", other, rewriter.const(np.array(sizes, np.int64), "heads"))
+
+
+FLAT = (flat_product, flat_transpose, flat_scores)
+"""Rules that give batch and heads axes of their own again, at any opset."""
 
 
 @rule("Attention")
@@ -157,7 +157,10 @@ def heads_kept_merged(node: Node, rewriter: Rewriter) -> Replacement:
     """Reshape(Reshape(Attention(q, k, v), heads split off), merged) = Attention(q, k, v)."""
     inner = produced_by(node.inputs[0], "Reshape")
     flat = None if inner is None else inner.inputs[0]
-    if flat is None or produced_by(flat, "Attention", "Add", "Mul", "Div", "Softmax", "MatMul") is None:
+    if (
+        flat is None
+        or produced_by(flat, "Attention", "Add", "Mul", "Div", "Softmax", "MatMul", "Transpose") is None
+    ):
         return NoMatch("no Attention whose heads are split off", node.name)
     if not same_shape(flat.shape, node.outputs[0].shape):
         return NoMatch("the heads are not merged again", node.name)
@@ -200,22 +203,17 @@ class RaiseAttention(RulePass):
     upgrade: bool = False
 
     exactness = Exactness.REASSOCIATES
-    rules = (attention, flat_product, flat_scores, grouped, merged_heads, heads_kept_merged)
+    rules = (attention, grouped, merged_heads, heads_kept_merged, *FLAT)
 
     def run(self, model: Model) -> Changes:
         """Apply the rules, after an upgrade of the opset if that is wanted and of use."""
-        if self.upgrade:
-            upgrade_for(model, NEEDED_OPSET, _is_attention)
-        return apply_rules(model, self.rules)
-
-
-def _is_attention(node: Node) -> bool:
-    """Whether `node` is the last product of attention, perhaps with batch and heads in one axis."""
-    if not is_op(node, "MatMul"):
-        return False
-    if not isinstance(match_attention(node), NoMatch):
-        return True
-    weights = node.inputs[0]
-    flat = produced_by(weights, "Reshape")
-    softmax = produced_by(flat.inputs[0] if flat is not None else weights, "Softmax")
-    return softmax is not None and rank(weights) == 3 and unflattened(node.inputs[1]) is not None
+        opset = model.opset_imports.get("", 1)
+        if opset >= NEEDED_OPSET:
+            return apply_rules(model, self.rules)
+        if not self.upgrade:
+            return apply_rules(model, (attention,))
+        flat = apply_rules(model, (*FLAT, heads_kept_merged))
+        upgrade_for(model, NEEDED_OPSET, lambda n: not isinstance(match_attention(n), NoMatch))
+        changes = apply_rules(model, self.rules)
+        changes.counts.update(flat.counts)
+        return changes
