@@ -101,6 +101,15 @@ def cast_of_cast(node: Node, rewriter: Rewriter) -> Replacement:
     return x if target == x.dtype else rewriter.op("Cast", x, to=int(target))
 
 
+@rule("CastLike")
+def cast_like(node: Node, rewriter: Rewriter) -> Replacement:
+    """CastLike(x, y) = Cast(x, to the type of y)."""
+    like = node.inputs[1]
+    if node.inputs[0] is None or like is None or like.dtype is None:
+        return NoMatch("the type to cast to is not known", like.name if like is not None else None)
+    return rewriter.op("Cast", node.inputs[0], to=int(like.dtype), **dict(node.attributes))
+
+
 @dataclasses.dataclass(frozen=True)
 class MergeCasts(RulePass):
     """Cast directly where the type in between keeps every value.
@@ -111,4 +120,4 @@ class MergeCasts(RulePass):
     Spec: https://onnx.ai/onnx/operators/onnx__Cast.html
     """
 
-    rules = (cast_of_cast,)
+    rules = (cast_of_cast, cast_like)
