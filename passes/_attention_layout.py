@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from graphopt.ir import Node, Value
-from graphopt.ir.query import attribute, ints, is_op, rank, same_dim
+from graphopt.ir.query import attribute, ints, is_op, only_use, rank, same_dim
 from graphopt.passes._matching import produced_by
 from graphopt.transform import Rewriter
+
+MAX_STEPS = 8
+_SCORE_STEPS = ("Add", "Div", "MatMul", "Mul", "Reshape", "Softmax", "Tanh", "Where")
 
 HEADS_FIRST = (0, 2, 1, 3)
 """[batch, sequence, head, size] as [batch, head, sequence, size], and back."""
@@ -83,3 +86,43 @@ def _without_axis(single: Value) -> Value | None:
         return None
     dims = [d for axis, d in enumerate(single.shape.dims) if axis != 2]
     return source if all(same_dim(a, b) for a, b in zip(dims, source.shape.dims, strict=True)) else None
+
+
+def unflattened(value: Value | None) -> Value | None:
+    """x [batch, head, m, n] if `value` is x as [batch * head, m, n], with m and n known and not 0."""
+    reshape = produced_by(value, "Reshape")
+    source = None if reshape is None else reshape.inputs[0]
+    if value is None or value.shape is None or source is None or source.shape is None:
+        return None
+    own, dims = value.shape.dims, source.shape.dims
+    if len(own) != 3 or len(dims) != 4 or own[1:] != dims[2:]:
+        return None
+    return source if all(isinstance(d, int) and d > 0 for d in own[1:]) else None
+
+
+def flattened(value: Value, rewriter: Rewriter) -> Value:
+    """[batch, head, m, n] as [batch * head, m, n], with m and n known and not 0."""
+    assert value.shape is not None
+    shape = [-1, *(d for d in value.shape.dims[2:] if isinstance(d, int))]
+    return rewriter.op("Reshape", value, rewriter.const(np.array(shape, np.int64), "flat"))
+
+
+def near_softmax(node: Node) -> bool:
+    """Whether `node` is on the way from scores to their Softmax, or takes its weights."""
+    value = node.outputs[0]
+    for _ in range(MAX_STEPS):
+        user = only_use(value)
+        if user is None or not is_op(user, *_SCORE_STEPS):
+            break
+        if is_op(user, "Softmax"):
+            return True
+        value = user.outputs[0]
+    above = node
+    for _ in range(3):
+        producer = above.inputs[0].producer() if above.inputs and above.inputs[0] is not None else None
+        if is_op(above, "Softmax"):
+            return True
+        if producer is None:
+            return False
+        above = producer
+    return is_op(above, "Softmax")

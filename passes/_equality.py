@@ -64,7 +64,7 @@ def expression_key(node: Node, names: Names | None = None, *, by_value: bool = F
 
 
 def _operand_key(value: Value | None, names: Names, by_value: bool) -> Hashable:
-    """What stands for `value`, or its bits if it is a small constant: exporters write a new one for every use."""
+    """What stands for `value`, or the bits of a small constant: exporters write a new one for every use."""
     if value is None or value in names:
         return None if value is None else names[value]
     tensor = constant_tensor(value) if by_value else None

@@ -44,10 +44,10 @@ def part_of(value: Value | None) -> Part | None:
             return None
         sizes = [None if v.shape is None else v.shape.dims[-1] for v in node.outputs]
         index = node.outputs.index(value)
-        if not all(isinstance(s, int) for s in sizes):
+        known = [s for s in sizes if isinstance(s, int)]
+        if len(known) != len(sizes):
             return None
-        start = sum(s for s in sizes[:index] if isinstance(s, int))
-        return Part(x, start, start + int(value.shape.dims[-1]), 1, node)
+        return Part(x, sum(known[:index]), sum(known[: index + 1]), 1, node)
     given = [ints(v) if v is not None else None for v in (*node.inputs[1:], None, None)]
     starts, ends, axes, steps = given[0], given[1], given[2], given[3]
     if len(node.inputs) > 4 and steps is None:

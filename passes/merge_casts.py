@@ -130,6 +130,15 @@ def cast_of_moved_cast(node: Node, rewriter: Rewriter) -> Replacement:
     return rewriter.op(move.op_type, x, *move.inputs[1:], stem=move.name, **attributes_of(move))
 
 
+@rule("CastLike")
+def cast_like(node: Node, rewriter: Rewriter) -> Replacement:
+    """CastLike(x, y) = Cast(x, to the type of y)."""
+    like = node.inputs[1]
+    if node.inputs[0] is None or like is None or like.dtype is None:
+        return NoMatch("the type to cast to is not known", like.name if like is not None else None)
+    return rewriter.op("Cast", node.inputs[0], to=int(like.dtype), **dict(node.attributes))
+
+
 @dataclasses.dataclass(frozen=True)
 class MergeCasts(RulePass):
     """Cast directly, or not at all, where the type in between keeps every value.
@@ -142,4 +151,4 @@ class MergeCasts(RulePass):
     Spec: https://onnx.ai/onnx/operators/onnx__Cast.html
     """
 
-    rules = (cast_of_cast, cast_of_moved_cast)
+    rules = (cast_of_cast, cast_of_moved_cast, cast_like)

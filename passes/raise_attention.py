@@ -7,9 +7,17 @@ import dataclasses
 import numpy as np
 
 from graphopt.ir import Model, Node, Value
-from graphopt.ir.query import attribute, same_shape
+from graphopt.ir.query import attribute, is_op, same_dim, same_shape
 from graphopt.passes._attention import build_attention, match_attention
-from graphopt.passes._attention_layout import HEADS_FIRST, heads_last, merged, repeated_heads
+from graphopt.passes._attention_layout import (
+    HEADS_FIRST,
+    flattened,
+    heads_last,
+    merged,
+    near_softmax,
+    repeated_heads,
+    unflattened,
+)
 from graphopt.passes._matching import attributes_of, made_for, produced_by
 from graphopt.passes._upgrading import upgrade_for
 from graphopt.transform import Changes, Exactness, NoMatch, Rewriter, RulePass, rule
@@ -28,6 +36,77 @@ def attention(node: Node, rewriter: Rewriter) -> Replacement:
         return NoMatch(f"needs opset {NEEDED_OPSET}")
     inputs = rewriter.model.graph.inputs if node.graph is rewriter.model.graph else ()
     return build_attention(found, rewriter, list(inputs))
+
+
+@rule("MatMul")
+def flat_product(node: Node, rewriter: Rewriter) -> Replacement:
+    """[b * h, m, k] [b * h, k, n] = [b, h, m, k] [b, h, k, n] as [b * h, m, n]."""
+    left, right = unflattened(node.inputs[0]), unflattened(node.inputs[1])
+    if left is None or right is None or left.shape is None or right.shape is None:
+        return NoMatch("batch and heads are not put into one axis", node.name)
+    if not all(same_dim(left.shape.dims[axis], right.shape.dims[axis]) for axis in (0, 1)):
+        return NoMatch("batch and heads of the operands are not known to be equal", node.name)
+    if not near_softmax(node):
+        return NoMatch("no Softmax near", node.name)
+    return flattened(rewriter.op("MatMul", left, right), rewriter)
+
+
+@rule("Transpose")
+def flat_transpose(node: Node, rewriter: Rewriter) -> Replacement:
+    """Transpose(k as [b * h, n, k]) = Transpose(k [b, h, n, k]) as [b * h, k, n], on the way to Softmax."""
+    source = unflattened(node.inputs[0])
+    if source is None or tuple(attribute(node, "perm") or ()) != (0, 2, 1):
+        return NoMatch("batch and heads are not put into one axis", node.name)
+    if not near_softmax(node):
+        return NoMatch("no Softmax near", node.name)
+    return flattened(rewriter.op("Transpose", source, perm=(0, 1, 3, 2)), rewriter)
+
+
+@rule("Mul", "Div", "Add", "Softmax")
+def flat_scores(node: Node, rewriter: Rewriter) -> Replacement:
+    """f(s as [b * h, m, n]) = f(s [b, h, m, n]) as [b * h, m, n], for what is done to scores."""
+    for position, (value, other) in enumerate(_operands(node)):
+        reshape = made_for(value, node, "Reshape")
+        scores = None if isinstance(reshape, NoMatch) else unflattened(value)
+        if scores is None or not near_softmax(node):
+            continue
+        if is_op(node, "Softmax"):
+            if int(attribute(node, "axis", -1)) not in (-1, 2):
+                return NoMatch("Softmax is not over the last axis", node.name)
+            return flattened(rewriter.op("Softmax", scores, axis=-1), rewriter)
+        lifted = _lifted(other, value, scores, rewriter)
+        if lifted is None:
+            return NoMatch("the other operand is not known to fit batch and heads", node.name)
+        operands = (scores, lifted) if position == 0 else (lifted, scores)
+        return flattened(rewriter.op(node.op_type, *operands), rewriter)
+    return NoMatch("no scores with batch and heads in one axis", node.name)
+
+
+def _operands(node: Node) -> list[tuple[Value | None, Value | None]]:
+    """Each operand of `node` that may be scores, with the other one."""
+    if len(node.inputs) < 2:
+        return [(node.inputs[0], None)]
+    first, second = node.inputs
+    return [(first, second)] if is_op(node, "Div") else [(first, second), (second, first)]
+
+
+def _lifted(other: Value | None, value: Value | None, scores: Value, rewriter: Rewriter) -> Value | None:
+    """What goes with [batch * head, m, n] in the form that goes with [batch, head, m, n]."""
+    if other is None or value is None or other.shape is None or value.shape is None or scores.shape is None:
+        return None
+    own, flat, dims = other.shape.dims, value.shape.dims, scores.shape.dims
+    if len(own) > 3 or any(d not in (1, e) for d, e in zip(reversed(own), reversed(flat[1:]), strict=False)):
+        return None
+    if len(own) < 3 or own[0] == 1:
+        return other
+    sizes = [d if isinstance(d, int) else -1 for d in (*dims[:2], *own[1:])]
+    if not same_dim(own[0], flat[0]) or sizes.count(-1) > 1:
+        return None
+    return rewriter.op("Reshape", other, rewriter.const(np.array(sizes, np.int64), "heads"))
+
+
+FLAT = (flat_product, flat_transpose, flat_scores)
+"""Rules that give batch and heads axes of their own again, at any opset."""
 
 
 @rule("Attention")
@@ -78,7 +157,10 @@ def heads_kept_merged(node: Node, rewriter: Rewriter) -> Replacement:
     """Reshape(Reshape(Attention(q, k, v), heads split off), merged) = Attention(q, k, v)."""
     inner = produced_by(node.inputs[0], "Reshape")
     flat = None if inner is None else inner.inputs[0]
-    if produced_by(flat, "Attention") is None or flat is None:
+    if (
+        flat is None
+        or produced_by(flat, "Attention", "Add", "Mul", "Div", "Softmax", "MatMul", "Transpose") is None
+    ):
         return NoMatch("no Attention whose heads are split off", node.name)
     if not same_shape(flat.shape, node.outputs[0].shape):
         return NoMatch("the heads are not merged again", node.name)
@@ -121,10 +203,17 @@ class RaiseAttention(RulePass):
     upgrade: bool = False
 
     exactness = Exactness.REASSOCIATES
-    rules = (attention, grouped, merged_heads, heads_kept_merged)
+    rules = (attention, grouped, merged_heads, heads_kept_merged, *FLAT)
 
     def run(self, model: Model) -> Changes:
         """Apply the rules, after an upgrade of the opset if that is wanted and of use."""
-        if self.upgrade:
-            upgrade_for(model, NEEDED_OPSET, lambda n: not isinstance(match_attention(n), NoMatch))
-        return apply_rules(model, self.rules)
+        opset = model.opset_imports.get("", 1)
+        if opset >= NEEDED_OPSET:
+            return apply_rules(model, self.rules)
+        if not self.upgrade:
+            return apply_rules(model, (attention,))
+        flat = apply_rules(model, (*FLAT, heads_kept_merged))
+        upgrade_for(model, NEEDED_OPSET, lambda n: not isinstance(match_attention(n), NoMatch))
+        changes = apply_rules(model, self.rules)
+        changes.counts.update(flat.counts)
+        return changes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from checking import check_pass, model_from, run_onnxruntime
 
-from graphopt.ir import DataType
+from graphopt.ir import DataType, text
 from graphopt.passes.merge_casts import MergeCasts, keeps_every_value
 
 # (type of x, in between, at last), as ONNX spells and numbers them.
@@ -153,3 +153,17 @@ def test_other_work_in_a_wider_type_stays(nodes: str) -> None:
 
 def check_pass_quietly(source: str) -> dict[str, int]:
     return dict(MergeCasts().run(model_from(source)).counts)
+
+
+def test_a_cast_to_the_type_of_another_value_is_a_cast() -> None:
+    check_pass(
+        MergeCasts(),
+        before="g (float[N] x, int64[M] y) => (int64[N] z) { z = CastLike(x, y) }",
+        after="g (float[N] x, int64[M] y) => (int64[N] z) { z = Cast<to = 7>(x) }",
+    )
+    before = """g (float[N] x, float16[M] y) => (float16[N] z) {
+        h = CastLike(x, y) i = CastLike(h, x) z = CastLike(i, y) }"""
+    after = "g (float[N] x, float16[M] y) => (float16[N] z) { z = Cast<to = 10>(x) }"
+    model = model_from(before)
+    MergeCasts().run(model)
+    assert text.canonical(model) == text.canonical(model_from(after))

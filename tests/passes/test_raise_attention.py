@@ -96,6 +96,22 @@ def test_the_key_may_come_transposed_otherwise() -> None:
     check_rewrite(RaiseAttention(), text, "Transpose Attention", opset=23)
 
 
+def test_the_key_may_be_transposed_with_batch_and_heads_in_one() -> None:
+    body = f"""f = Reshape(k, flat) g = Transpose<perm = [0, 2, 1]>(f) kt = Reshape(g, SHAPE) m = MatMul(q, kt)
+        {TAIL}"""
+    flat, four = np.array([B * H, T, D]), np.array([B, H, D, T])
+    check(body.replace("SHAPE", "four"), "Attention", flat=flat, four=four)
+    declines(body.replace("perm = [0, 2, 1]>(f)", "perm = [0, 1, 2]>(f)").replace("SHAPE", "four"),
+             "not transposed", flat=flat, four=four)  # fmt: skip
+
+
+@pytest.mark.parametrize("keys", [1, T])
+def test_a_mask_of_unknown_length_is_expanded(keys: int) -> None:
+    feeds = {"mask": np.zeros((S, keys), np.float32)}
+    after = "Mul ReduceMax Mul Add Expand Attention"
+    check(MASKED, after, f", float[{S}, M] mask", feeds, c=C)
+
+
 MASKED = f"{HEAD} t = Mul(s, c) m = Add(t, mask) {TAIL}"
 
 
@@ -315,3 +331,45 @@ def test_heads_repeated_in_another_order_are_kept() -> None:
         RaiseAttention(), text, after, weights=weights, opset=23, dims={"N": 2, "L": 3}
     )
     assert any("are not repeated" in reason for reason in changes.declined)
+
+
+FLAT = """qf = Reshape(q, qshape) kf = Reshape(k, kshape) vf = Reshape(v, kshape)
+    kt = Transpose<perm = [0, 2, 1]>(kf)"""
+FLAT_SHAPES = {
+    "qshape": np.array([B * H, S, D]),
+    "kshape": np.array([B * H, T, D]),
+    "four": np.array([B, H, S, D]),
+    "scores": np.array([B, H, S, T]),
+    "weights": np.array([B * H, S, T]),
+}
+
+
+def flat(body: str, after: str, more: str = "", feeds: dict | None = None, **weights: np.ndarray) -> Model:
+    used = {k: v for k, v in FLAT_SHAPES.items() if k in body or k in FLAT}
+    return check(f"{FLAT} {body}", after, more, feeds, **used, **weights)
+
+
+def test_batch_and_heads_in_one_axis() -> None:
+    body = """s = MatMul(qf, kt) m = Mul(s, c) w = Softmax<axis = -1>(m) o = MatMul(w, vf)
+        y = Reshape(o, four)"""
+    flat(body, "Attention", c=C)
+    model = check_rewrite(
+        RaiseAttention(upgrade=True),
+        with_weights(source(f"{FLAT} {body}", "", {**FLAT_SHAPES, "c": C}), {**FLAT_SHAPES, "c": C}, 18),
+        "Attention",
+    )[0]
+    assert model.opset_imports[""] == 23
+
+
+def test_batch_and_heads_in_one_axis_but_for_the_mask() -> None:
+    body = """kd = Div(kt, r) s = MatMul(qf, kd) t = Add(s, bias) u = Reshape(t, scores) m = Where(p, u, low)
+        w = Softmax<axis = -1>(m) x = Reshape(w, weights) o = MatMul(x, vf) y = Reshape(o, four)"""
+    bias = np.random.default_rng(0).standard_normal((B * H, 1, T)).astype(np.float32)
+    causal = np.tril(np.ones((S, T), bool))
+    after = "Reshape Where Mul Attention"
+    flat(body, after, r=number(2.0), bias=bias, p=causal, low=number(LOWEST))
+
+
+def test_flat_products_without_softmax_are_left() -> None:
+    body = f"{FLAT} s = MatMul(qf, kt) m = Relu(s) o = MatMul(m, vf) y = Reshape(o, four)"
+    declines(body, "no Softmax", **{k: v for k, v in FLAT_SHAPES.items() if k in body})
