@@ -15,11 +15,12 @@ import numpy as np
 
 from graphopt.ir import DataType, Node, SymbolicDim, Value
 from graphopt.ir.query import constant, same_dim, scalar
-from graphopt.passes._matching import attributes_of, limits, numpy_dtype, produced_by
+from graphopt.passes._matching import attributes_of, is_float, limits, numpy_dtype, produced_by
 from graphopt.transform import NoMatch, Rewriter
 
 MAX_DEPTH = 12
 MAX_CONSTANT_ELEMENTS = 1 << 22
+SMALLEST_INT_MAX = 127
 Bounds = tuple[float, float]
 
 _MOVES = frozenset(
@@ -50,7 +51,7 @@ def lowest(value: Value) -> float:
 def bounds(value: Value | None, depth: int = MAX_DEPTH) -> Bounds | None:
     """An interval that holds every number of a float `value`, infinities included; None if unknown.
 
-    An unknown value may also be NaN; a known one is not.
+    NaN aside: it may come from the activations that a mask is made of.
     """
     if value is None or value.dtype is None:
         return None
@@ -69,6 +70,9 @@ def bounds(value: Value | None, depth: int = MAX_DEPTH) -> Bounds | None:
     dtype = numpy_dtype(value)
     if found is None or dtype is None or any(np.isnan(found)):
         return None
+    if dtype.kind in "iub":
+        # Beyond these numbers some integer type wraps.
+        return found if max(abs(found[0]), abs(found[1])) <= SMALLEST_INT_MAX and found[0] >= 0 else None
     if value.dtype in (DataType.FLOAT, DataType.FLOAT16, DataType.BFLOAT16):
         with np.errstate(over="ignore"):
             found = float(np.asarray(found[0]).astype(dtype)), float(np.asarray(found[1]).astype(dtype))
@@ -81,8 +85,9 @@ def _of_node(node: Node, depth: int) -> Bounds | None:
     if node.op_type in _MOVES:
         return bounds(node.inputs[0], depth)
     if node.op_type == "Cast":
-        # A cast to a narrow type may wrap or overflow; from truth values it cannot.
-        return bounds(node.inputs[0], depth)
+        # Integers made of fractions are others, and may wrap.
+        truncates = is_float(node.inputs[0]) and not is_float(node.outputs[0])
+        return None if truncates else bounds(node.inputs[0], depth)
     operands = node.inputs[1:] if node.op_type == "Where" else node.inputs
     if node.op_type not in ("Where", "Concat", "Add", "Sub", "Mul", "Neg", "Max", "Min"):
         return None

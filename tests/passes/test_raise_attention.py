@@ -164,6 +164,17 @@ def test_a_mask_of_truth_values_as_numbers() -> None:
     check(body, after, f", bool[{B},1,1,{T}] p", dict(feeds), c=C, one=number(1), low=number(-1e4))
 
 
+def test_a_mask_of_integers_may_be_anything() -> None:
+    body = f"{HEAD} t = Mul(s, c) f = Cast<to = 1>(p) o = Sub(one, f) a = Mul(o, low) m = Add(t, a) {TAIL}"
+    feeds = {"p": np.array([[1, 0, 1, 0, 1], [-1] * T]).reshape(B, 1, 1, T)}
+    after = "Cast Sub Mul Mul ReduceMax Mul Add Expand Attention"
+    more = f", int64[{B},1,1,{T}] p"
+    check(body, after, more, feeds, c=C, one=number(1), low=number(LOWEST))
+    body = body.replace("f = Cast<to = 1>(p)", "i = Cast<to = 7>(p) f = Cast<to = 1>(i)")
+    fractions = {"p": np.full((B, 1, 1, T), -1.5, np.float32)}
+    check(body, "Cast " + after, f", float[{B},1,1,{T}] p", fractions, c=C, one=number(1), low=number(LOWEST))
+
+
 CHOSEN = f"{HEAD} t = Mul(s, c) m = Where(p, t, low) {TAIL}"
 
 
