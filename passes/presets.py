@@ -56,6 +56,7 @@ SELECT = {
     "cpu": (
         "select-activations",
         "select-fused-matmul",
+        "select-attention",
         "select-residual-sum",
         "select-fused-conv",
         "select-batch-normalization",
