@@ -60,7 +60,8 @@ SELECT = {
         "select-residual-sum",
         "select-fused-conv",
         "select-batch-normalization",
-    )
+    ),
+    "cuda": ("select-activations{provider=cuda}", "select-fused-matmul{provider=cuda}"),
 }
 """Operators of ONNX Runtime's own, by kind of target: what was measured to help, or to cost nothing."""
 
@@ -88,11 +89,11 @@ def pipeline_text(
         if level >= 2:
             steps += [*FUSE, *_raised(target), "canonicalize-gates", *_attention(target)]
             steps += ["fuse-matmul-add", *LAYOUT]
-        steps += clean
-        if level >= 2 and target is not None:
-            steps += SELECT.get(target.kind, ())
-        steps += FINISH
+        steps += [*clean, *FINISH]
     steps += _precision(target, precision, keep_fp32, level)
+    if level >= 2 and target is not None and target.kind in SELECT:
+        # After the precision is settled: which kernels there are depends on it.
+        steps += [*SELECT[target.kind], *FINISH]
     return ",".join(steps)
 
 
