@@ -8,7 +8,7 @@ import numpy as np
 
 from graphopt.ir import Model, Node, Value
 from graphopt.ir.query import attribute, constant_tensor, is_op, only_use, rank, same_dim, static_shape
-from graphopt.passes._matching import numbers, split_constant
+from graphopt.passes._matching import numbers, numpy_dtype, split_constant
 from graphopt.passes._onnxruntime import DOMAIN, select
 from graphopt.transform import Changes, Exactness, NoMatch, Rewriter, RulePass, rule
 from graphopt.transform.rule import Replacement
@@ -33,28 +33,23 @@ def attention_with_projections(node: Node, rewriter: Rewriter) -> Replacement:
     refusal = _other_form(node, heads)
     if refusal is not None:
         return refusal
-    found = [_projection(value, node) for value in node.inputs[:3]]
-    projections = [p for p in found if isinstance(p, _Projection)]
-    if len(projections) < 3:
-        return next(p for p in found if isinstance(p, NoMatch))
+    projections = _split(node) or _separate(node)
+    if isinstance(projections, NoMatch):
+        return projections
     source = projections[0].source
-    if any(p.source is not source for p in projections):
-        return NoMatch("query, key and value are not made of one value", source.name)
-    sizes = [static_shape(p.weight) for p in projections]
-    if len(set(sizes)) != 1 or sizes[0] is None or sizes[0][1] % heads or rank(source) != 3:
-        return NoMatch("the projections are not of one size", source.name)
-    if sizes[0][1] // heads < MIN_HEAD_SIZE:
+    size = sum((static_shape(p.weight) or (0, 0))[1] for p in projections)
+    if rank(source) != 3 or size % (3 * heads):
+        return NoMatch("heads do not divide the projections", source.name)
+    if size // (3 * heads) < MIN_HEAD_SIZE:
         return NoMatch(f"heads are smaller than {MIN_HEAD_SIZE}", node.name)
     mask = node.inputs[3] if len(node.inputs) > 3 else None
     causal = bool(attribute(node, "is_causal", 0))
     if mask is not None and (causal or not _fits(mask, source, heads)):
         return NoMatch("the mask is not an added one of four axes, as long as the sequence", mask.name)
-    weight, bias = _packed(projections)
     return rewriter.op(
         "Attention",
         source,
-        rewriter.const(weight, "weight"),
-        rewriter.const(bias, "bias"),
+        *_packed(projections, rewriter),
         None,
         None,
         mask,
@@ -76,6 +71,62 @@ def _other_form(node: Node, heads: int | None) -> NoMatch | None:
     return None
 
 
+def _split(node: Node) -> list[_Projection] | None:
+    """The one projection that is split in three for `node` alone, or None."""
+    first = node.inputs[0]
+    split = None if first is None else first.producer()
+    if split is None or not is_op(split, "Split") or split.graph is not node.graph:
+        return None
+    if tuple(split.outputs) != tuple(node.inputs[:3]) or any(only_use(v) is not node for v in split.outputs):
+        return None
+    sizes = [None if v.shape is None else v.shape.dims[-1] for v in split.outputs]
+    if (
+        int(attribute(split, "axis", 0)) not in (-1, 2)
+        or len(set(sizes)) != 1
+        or not isinstance(sizes[0], int)
+    ):
+        return None
+    found = _projection(split.inputs[0], split)
+    return None if isinstance(found, NoMatch) else [found]
+
+
+def _separate(node: Node) -> list[_Projection] | NoMatch:
+    """Three projections of one value, for `node` alone."""
+    found = [_projection(value, node) for value in node.inputs[:3]]
+    projections = [p for p in found if isinstance(p, _Projection)]
+    if len(projections) < 3:
+        return next(p for p in found if isinstance(p, NoMatch))
+    source = projections[0].source
+    if any(p.source is not source for p in projections):
+        return NoMatch("query, key and value are not made of one value", source.name)
+    if len({static_shape(p.weight) for p in projections}) != 1:
+        return NoMatch("the projections are not of one size", source.name)
+    for p in projections:
+        if len(p.weight.uses()) != 1:
+            return NoMatch("the matrix is used elsewhere: it would be stored twice", p.weight.name)
+    return projections
+
+
+def _packed(projections: list[_Projection], rewriter: Rewriter) -> tuple[Value, Value]:
+    """The matrices side by side, and the biases; where there is none, zeros."""
+    if len(projections) == 1 and projections[0].bias is not None:
+        return projections[0].weight, projections[0].bias
+    biases = [numbers(p.bias) if p.bias is not None else _zeros(p.weight) for p in projections]
+    bias = rewriter.const(np.concatenate([b for b in biases if b is not None]), "bias")
+    if len(projections) == 1:
+        return projections[0].weight, bias
+    weights = [numbers(p.weight) for p in projections]
+    return rewriter.const(np.concatenate([w for w in weights if w is not None], axis=1), "weight"), bias
+
+
+def _zeros(weight: Value) -> np.ndarray:
+    """A bias that adds nothing to a product with `weight`."""
+    shape, dtype = static_shape(weight), numpy_dtype(weight)
+    assert shape is not None
+    assert dtype is not None
+    return np.zeros(shape[1], dtype)
+
+
 def _projection(value: Value | None, user: Node) -> _Projection | NoMatch:
     """`value`, made for `user` alone, as a product with a constant matrix and perhaps a constant bias."""
     node = None if value is None else value.producer()
@@ -94,8 +145,6 @@ def _projection(value: Value | None, user: Node) -> _Projection | NoMatch:
     source, weight = node.inputs[:2] if is_op(node, "MatMul") else (None, None)
     if source is None or weight is None or constant_tensor(weight) is None or rank(weight) != 2:
         return NoMatch("no product with a constant matrix", node.name)
-    if only_use(weight) is not node:
-        return NoMatch("the matrix is used elsewhere: it would be stored twice", weight.name)
     if bias is not None and static_shape(bias) != (static_shape(weight) or (0, 0))[1:]:
         return NoMatch("the bias is not as long as the projection", bias.name)
     return _Projection(source, weight, bias)
@@ -113,17 +162,6 @@ def _fits(mask: Value, source: Value, heads: int) -> bool:
         and same_dim(third, sequence)
         and same_dim(fourth, sequence)
     )
-
-
-def _packed(projections: list[_Projection]) -> tuple[np.ndarray, np.ndarray]:
-    """The matrices side by side, and the biases; where there is none, zeros."""
-    weights = [numbers(p.weight) for p in projections]
-    kept = [w for w in weights if w is not None]
-    biases = [
-        numbers(p.bias) if p.bias is not None else np.zeros(w.shape[1], w.dtype)
-        for p, w in zip(projections, kept, strict=True)
-    ]
-    return np.concatenate(kept, axis=1), np.concatenate([b for b in biases if b is not None])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,6 +48,19 @@ def test_masks(mask: str) -> None:
     check_rewrite(PASS, text, "Attention", weights=WEIGHTS, opset=23, dims={"S": 4, "B": 3})
 
 
+SPLIT = "q, k, v = Split<axis = -1, num_outputs = 3>(p)"
+
+
+@pytest.mark.parametrize("head", ["p = MatMul(x, packed)", "m = MatMul(x, packed) p = Add(m, long)"])
+def test_a_projection_that_is_split(head: str) -> None:
+    weights = arrays(packed=(8, 192), long=(192,))
+    text = f"""g (float[B, S, 8] x, float[B, 1, S, S] mask, float[8, 192] packed, float[192] long) =>
+        (float[B, S, 64] y) {{ {head} {SPLIT} y = Attention<{HEADS}>(q, k, v, mask) }}"""
+    check_rewrite(PASS, text, "Attention", weights=weights, opset=23, dims={"S": 4, "B": 2})
+    swapped = text.replace("(q, k, v, mask)", "(k, q, v, mask)")
+    check_declines(PASS, swapped, "no product with a constant", weights=weights, opset=23)
+
+
 ATTENTION = f"y = Attention<{HEADS}>(q, k, v)"
 NEAR_MISSES = {
     "cross attention": (
