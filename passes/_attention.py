@@ -9,16 +9,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphopt.ir import DataType, Node, Value
-from graphopt.ir.query import attribute, constant, is_op, rank, same_dim, scalar
+from graphopt.ir.query import attribute, is_op, rank, same_dim, scalar
 from graphopt.passes._attention_masks import (
+    Step,
     bounds,
     broadcasts_into,
     every_row_is_open,
     expanded,
-    keeps_closed_rows,
     lowest,
+    mask_of,
 )
-from graphopt.passes._matching import made_for, numpy_dtype, scalar_factor
+from graphopt.passes._matching import made_for, produced_by, scalar_factor
 from graphopt.transform import NoMatch, Rewriter
 
 MAX_STEPS = 8
@@ -31,20 +32,11 @@ INPUTS = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
-    """What is done to scores: `mask` is added, or, with a `fill`, they are kept where `mask` is `kept`."""
-
-    mask: Value
-    fill: Value | None = None
-    kept: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
 class AttentionMatch:
     """``Softmax(scale * q kᵀ + steps) v`` over the last two axes.
 
     Attributes:
-        key: k, with `permutation` still to be applied where that is not None.
+        key: k, to be reshaped to `key_shape` and transposed by `permutation` where these are not None.
         steps: masks, innermost first.
         softcap: c of ``c * tanh(scores / c)``, done before the steps, or 0.
         zero_rows: rows that are NaN after Softmax become zeros.
@@ -52,6 +44,7 @@ class AttentionMatch:
 
     query: Value
     key: Value
+    key_shape: tuple[int, ...] | None
     permutation: tuple[int, ...] | None
     value: Value
     scale: float
@@ -82,20 +75,15 @@ def match_attention(node: Node) -> AttentionMatch | NoMatch:
     product, scale, softcap, steps = walked
     query, scale = _unscaled(product.inputs[0], product, scale)
     turned, scale = _unscaled(product.inputs[1], product, scale)
-    transpose = None if turned is None else turned.producer()
-    if transpose is None or not is_op(transpose, "Transpose"):
-        return NoMatch("the key is not transposed", turned.name if turned is not None else None)
-    perm = attribute(transpose, "perm")
-    if perm is None or len(perm) != 4 or transpose.inputs[0] is None or query is None:
-        return NoMatch("the key's permutation is not of four axes", transpose.name)
-    key, scale = _unscaled(transpose.inputs[0], transpose, scale)
-    if key is None:
-        return NoMatch("an operand is missing")
-    swapped = (perm[0], perm[1], perm[3], perm[2])
+    untransposed = _untransposed(turned)
+    if isinstance(untransposed, NoMatch) or query is None:
+        return untransposed if isinstance(untransposed, NoMatch) else NoMatch("an operand is missing")
+    key, scale = _unscaled(untransposed.value, untransposed.user, scale)
     match = AttentionMatch(
         query,
-        key,
-        None if swapped == (0, 1, 2, 3) else swapped,
+        key or untransposed.value,
+        untransposed.shape,
+        untransposed.permutation,
         value,
         scale,
         softcap,
@@ -103,8 +91,60 @@ def match_attention(node: Node) -> AttentionMatch | NoMatch:
         product.outputs[0],
         zero_rows,
     )
-    problem = _problem(match, transpose)
+    problem = _problem(match, turned)
     return match if problem is None else problem
+
+
+@dataclasses.dataclass(frozen=True)
+class _Key:
+    """k, reshaped to `shape` and then transposed by `permutation` where these are not None.
+
+    `user` is the node that takes `value` now.
+    """
+
+    value: Value
+    user: Node
+    shape: tuple[int, ...] | None = None
+    permutation: tuple[int, ...] | None = None
+
+
+def _untransposed(turned: Value | None) -> _Key | NoMatch:
+    """The k of kᵀ."""
+    transpose = produced_by(turned, "Transpose")
+    reshape = produced_by(turned, "Reshape")
+    flat = produced_by(reshape.inputs[0], "Transpose") if reshape is not None else None
+    if turned is not None and flat is not None and tuple(attribute(flat, "perm") or ()) == (0, 2, 1):
+        found = _unflattened(turned, flat)
+        if found is not None:
+            return found
+    if transpose is None or transpose.inputs[0] is None:
+        return NoMatch("the key is not transposed", turned.name if turned is not None else None)
+    perm = attribute(transpose, "perm")
+    if perm is None or len(perm) != 4:
+        return NoMatch("the key's permutation is not of four axes", transpose.name)
+    swapped = (perm[0], perm[1], perm[3], perm[2])
+    return _Key(transpose.inputs[0], transpose, None, None if swapped == (0, 1, 2, 3) else swapped)
+
+
+def _unflattened(turned: Value, flat: Node) -> _Key | None:
+    """k where an exporter swapped its last two axes with batch and heads merged into one."""
+    source = flat.inputs[0]
+    if source is None or source.shape is None or turned.shape is None or len(turned.shape) != 4:
+        return None
+    batch, heads, size, length = turned.shape.dims
+    dims = source.shape.dims
+    if len(dims) != 3 or not same_dim(dims[1], length) or not same_dim(dims[2], size):
+        return None
+    outer, wanted = produced_by(source, "Reshape"), (batch, heads, length, size)
+    above = outer.inputs[0] if outer is not None else None
+    if outer is not None and above is not None and above.shape is not None:
+        same = len(above.shape) == 4
+        if same and all(same_dim(a, b) for a, b in zip(above.shape.dims, wanted, strict=True)):
+            return _Key(above, outer)
+    shape = tuple(d if isinstance(d, int) else -1 for d in wanted)
+    if shape.count(-1) > 1 or 0 in shape:
+        return None
+    return _Key(above, outer, shape) if outer is not None and above is not None else _Key(source, flat, shape)
 
 
 def _softmax(weights: Value, node: Node) -> tuple[Node | NoMatch, bool]:
@@ -146,7 +186,7 @@ def _walk(value: Value | None, user: Node, budget: int) -> tuple[Node, float, fl
             problem = found if isinstance(found, NoMatch) and inner_index == candidates[0][0] else problem
             continue
         mask = other if node.op_type == "Add" else node.inputs[0]
-        if mask is None or not broadcasts_into(mask, inner):
+        if mask is None or not broadcasts_into(mask, found[0].outputs[0]):
             return NoMatch("the mask is not known to fit the scores", mask.name if mask is not None else None)
         step = Step(mask) if node.op_type == "Add" else Step(mask, other, inner_index == 1)
         return found[0], found[1], found[2], [*found[3], step]
@@ -187,18 +227,20 @@ def _unscaled(value: Value | None, user: Node, scale: float) -> tuple[Value | No
     return (b, scale * number) if number is not None else (value, scale)
 
 
-def _problem(match: AttentionMatch, transpose: Node) -> NoMatch | None:
+def _problem(match: AttentionMatch, turned: Value | None) -> NoMatch | None:
     """Why Attention would not give the same, if it would not."""
     if match.scores.dtype not in (DataType.FLOAT, DataType.FLOAT16, DataType.BFLOAT16):
         return NoMatch("Attention scales in float32, which is not the scores' precision", match.scores.name)
     if not 0 < match.scale < math.inf or np.float32(match.scale) == 0:
         return NoMatch("the scale is not a positive number", match.scores.name)
-    shapes = [match.query.shape, transpose.outputs[0].shape, match.value.shape]
+    shapes = [match.query.shape, turned.shape if turned is not None else None, match.value.shape]
     if any(shape is None or len(shape) != 4 for shape in shapes):
         return NoMatch("not of rank 4", match.scores.name)
     dims = [shape.dims for shape in shapes if shape is not None]
     if any(not same_dim(d[axis], dims[0][axis]) for d in dims[1:] for axis in (0, 1)):
         return NoMatch("batch and heads of query, key and value are not known to be equal", match.query.name)
+    if not same_dim(dims[1][3], dims[2][2]):
+        return NoMatch("there are not known to be as many keys as values", match.value.name)
     if any(0 in d for d in dims):
         return NoMatch("there are no elements", match.query.name)
     for step in match.steps:
@@ -223,9 +265,11 @@ def build_attention(
 ) -> Value | NoMatch:
     """The Attention operator on operands of four axes."""
     key = match.key
+    if match.key_shape is not None:
+        key = rewriter.op("Reshape", key, rewriter.const(np.array(match.key_shape, np.int64), "shape"))
     if match.permutation is not None:
         key = rewriter.op("Transpose", key, perm=match.permutation)
-    mask = _mask(match, rewriter)
+    mask = mask_of(match.steps, match.scores, rewriter, zero_rows=match.zero_rows)
     if mask is not None:
         sources = [*graph_inputs[:INPUTS], match.query, key]
         full = expanded(mask, match.scores, sources, rewriter)
@@ -250,62 +294,3 @@ def _explicit_scale(match: AttentionMatch) -> float | None:
     if isinstance(size, int) and abs(match.scale * math.sqrt(size) - 1) < 1e-6:
         return None
     return match.scale
-
-
-def _mask(match: AttentionMatch, rewriter: Rewriter) -> Value | None:
-    """One mask for all steps, such that the operator gives what Softmax gives in every row."""
-    steps = [step for step in match.steps if not _adds_nothing(step)]
-    if len(steps) == 1:
-        return _only_mask(steps[0], match, rewriter)
-    total: Value | None = None
-    low: float | None = 0.0
-    for step in steps:
-        if step.fill is None:
-            found = bounds(step.mask)
-            low = None if low is None or found is None else low + found[0]
-            total = step.mask if total is None else rewriter.op("Add", total, step.mask)
-        else:
-            fill = float(scalar(step.fill) or 0.0)
-            low = None if low is None else min(low, fill)
-            total = _chosen(step, total, fill, match, rewriter)
-    if total is None:
-        return None
-    least = low is None or low <= lowest(total)
-    return keeps_closed_rows(total, low, rewriter, least=least, nan_rows=not match.zero_rows)
-
-
-def _adds_nothing(step: Step) -> bool:
-    zeros = constant(step.mask, max_elements=1 << 20) if step.fill is None else None
-    return zeros is not None and not zeros.any()
-
-
-def _only_mask(step: Step, match: AttentionMatch, rewriter: Rewriter) -> Value | None:
-    """The mask for one step: what is added, or the truth values that choose."""
-    nan_rows = not match.zero_rows
-    if step.fill is None:
-        if every_row_is_open(step.mask):
-            return step.mask
-        found = bounds(step.mask)
-        low = None if found is None else found[0]
-        least = low is None or low <= lowest(step.mask)
-        return keeps_closed_rows(step.mask, low, rewriter, least=least, nan_rows=nan_rows)
-    fill = float(scalar(step.fill) or 0.0)
-    allowed = step.mask if step.kept else rewriter.op("Not", step.mask)
-    if step.kept and every_row_is_open(step.mask):
-        return allowed
-    if fill == -math.inf and match.zero_rows:
-        return allowed
-    if fill <= lowest(match.scores) and fill != -math.inf:
-        dtype = numpy_dtype(match.scores)
-        assert dtype is not None
-        fill = float(np.nextafter(dtype.type(fill), dtype.type(0)))
-    total = _chosen(step, None, fill, match, rewriter)
-    return keeps_closed_rows(total, fill, rewriter, least=False, nan_rows=nan_rows)
-
-
-def _chosen(step: Step, total: Value | None, fill: float, match: AttentionMatch, rewriter: Rewriter) -> Value:
-    """``Where(mask, total or 0, fill)``, the other way round if the step keeps what is false."""
-    dtype = numpy_dtype(match.scores)
-    kept = total if total is not None else rewriter.const(np.zeros((), dtype), "open")
-    closed = rewriter.const(np.asarray(fill, dtype), "closed")
-    return rewriter.op("Where", step.mask, *((kept, closed) if step.kept else (closed, kept)))

@@ -7,6 +7,8 @@ that may have such rows is changed so that both give the same.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,6 +29,15 @@ _MOVES = frozenset(
     }
 )
 """Operators whose result holds numbers of their first input only."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What is done to scores: `mask` is added, or, with a `fill`, they are kept where `mask` is `kept`."""
+
+    mask: Value
+    fill: Value | None = None
+    kept: bool = True
 
 
 def lowest(value: Value) -> float:
@@ -173,11 +184,19 @@ def _swapped(mask: Value, rewriter: Rewriter, depth: int) -> Value | None:
 
 
 def broadcasts_into(mask: Value, scores: Value) -> bool:
-    """Whether `mask` provably broadcasts to the shape of `scores` without enlarging it."""
+    """Whether `mask` broadcasts to the shape of `scores` without enlarging it.
+
+    A size that is unknown along the last axis is 1 or that of the scores: were it another, the product of
+    the weights and as many values as there are scores would fail.
+    """
     if mask.shape is None or scores.shape is None or len(mask.shape) > len(scores.shape):
         return False
     own, others = mask.shape.dims, scores.shape.dims
-    return all(d == 1 or same_dim(d, e) for d, e in zip(reversed(own), reversed(others), strict=False))
+    pairs = list(zip(reversed(own), reversed(others), strict=False))
+    return all(
+        d == 1 or same_dim(d, e) or (axis == 0 and isinstance(d, SymbolicDim))
+        for axis, (d, e) in enumerate(pairs)
+    )
 
 
 def expanded(mask: Value, scores: Value, sources: Sequence[Value], rewriter: Rewriter) -> Value | NoMatch:
@@ -213,3 +232,62 @@ def size_vector(dim: int | SymbolicDim, sources: Sequence[Value], rewriter: Rewr
             if same_dim(dim, other):
                 return rewriter.op("Shape", source, start=axis, end=axis + 1)
     return None
+
+
+def mask_of(steps: Sequence[Step], scores: Value, rewriter: Rewriter, *, zero_rows: bool) -> Value | None:
+    """One mask for all steps, such that the operator gives what Softmax gives in every row."""
+    steps = [step for step in steps if not _adds_nothing(step)]
+    if len(steps) == 1:
+        return _only_mask(steps[0], scores, rewriter, zero_rows=zero_rows)
+    total: Value | None = None
+    low: float | None = 0.0
+    for step in steps:
+        if step.fill is None:
+            found = bounds(step.mask)
+            low = None if low is None or found is None else low + found[0]
+            total = step.mask if total is None else rewriter.op("Add", total, step.mask)
+        else:
+            fill = float(scalar(step.fill) or 0.0)
+            low = None if low is None else min(low, fill)
+            total = _chosen(step, total, fill, scores, rewriter)
+    if total is None:
+        return None
+    least = low is None or low <= lowest(total)
+    return keeps_closed_rows(total, low, rewriter, least=least, nan_rows=not zero_rows)
+
+
+def _adds_nothing(step: Step) -> bool:
+    zeros = constant(step.mask, max_elements=1 << 20) if step.fill is None else None
+    return zeros is not None and not zeros.any()
+
+
+def _only_mask(step: Step, scores: Value, rewriter: Rewriter, *, zero_rows: bool) -> Value | None:
+    """The mask for one step: what is added, or the truth values that choose."""
+    nan_rows = not zero_rows
+    if step.fill is None:
+        if every_row_is_open(step.mask):
+            return step.mask
+        found = bounds(step.mask)
+        low = None if found is None else found[0]
+        least = low is None or low <= lowest(step.mask)
+        return keeps_closed_rows(step.mask, low, rewriter, least=least, nan_rows=nan_rows)
+    fill = float(scalar(step.fill) or 0.0)
+    allowed = step.mask if step.kept else rewriter.op("Not", step.mask)
+    if step.kept and every_row_is_open(step.mask):
+        return allowed
+    if fill == -math.inf and zero_rows:
+        return allowed
+    if fill <= lowest(scores) and fill != -math.inf:
+        dtype = numpy_dtype(scores)
+        assert dtype is not None
+        fill = float(np.nextafter(dtype.type(fill), dtype.type(0)))
+    total = _chosen(step, None, fill, scores, rewriter)
+    return keeps_closed_rows(total, fill, rewriter, least=False, nan_rows=nan_rows)
+
+
+def _chosen(step: Step, total: Value | None, fill: float, scores: Value, rewriter: Rewriter) -> Value:
+    """``Where(mask, total or 0, fill)``, the other way round if the step keeps what is false."""
+    dtype = numpy_dtype(scores)
+    kept = total if total is not None else rewriter.const(np.zeros((), dtype), "open")
+    closed = rewriter.const(np.asarray(fill, dtype), "closed")
+    return rewriter.op("Where", step.mask, *((kept, closed) if step.kept else (closed, kept)))

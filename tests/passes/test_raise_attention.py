@@ -96,6 +96,22 @@ def test_the_key_may_come_transposed_otherwise() -> None:
     check_rewrite(RaiseAttention(), text, "Transpose Attention", opset=23)
 
 
+def test_the_key_may_be_transposed_with_batch_and_heads_in_one() -> None:
+    body = f"""f = Reshape(k, flat) g = Transpose<perm = [0, 2, 1]>(f) kt = Reshape(g, SHAPE) m = MatMul(q, kt)
+        {TAIL}"""
+    flat, four = np.array([B * H, T, D]), np.array([B, H, D, T])
+    check(body.replace("SHAPE", "four"), "Attention", flat=flat, four=four)
+    declines(body.replace("perm = [0, 2, 1]>(f)", "perm = [0, 1, 2]>(f)").replace("SHAPE", "four"),
+             "not transposed", flat=flat, four=four)  # fmt: skip
+
+
+@pytest.mark.parametrize("keys", [1, T])
+def test_a_mask_of_unknown_length_is_expanded(keys: int) -> None:
+    feeds = {"mask": np.zeros((S, keys), np.float32)}
+    after = "Mul ReduceMax Mul Add Expand Attention"
+    check(MASKED, after, f", float[{S}, M] mask", feeds, c=C)
+
+
 MASKED = f"{HEAD} t = Mul(s, c) m = Add(t, mask) {TAIL}"
 
 
