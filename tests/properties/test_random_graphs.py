@@ -37,7 +37,15 @@ def close(expected: dict[str, np.ndarray], actual: dict[str, np.ndarray], contex
 def test_pipelines(seed: int) -> None:
     proto, feeds = random_model(seed)
     expected = run_onnxruntime(proto, feeds)
-    for level, target in ((0, None), (1, None), (2, None), (2, "xla-cpu"), (2, "cuda"), (3, "tpu")):
+    for level, target in (
+        (0, None),
+        (1, None),
+        (2, None),
+        (2, "xla-cpu"),
+        (2, "cpu"),
+        (2, "cuda"),
+        (3, "tpu"),
+    ):
         model = load(proto)
         original = model.clone()
         text = presets.pipeline_text(level, Target.parse(target) if target else None)
