@@ -270,11 +270,11 @@ def _nearby(root: Node) -> dict[str, tuple[int, Node | Value]]:
         found.setdefault(node.name or "", (distance, node))
         for value in node.outputs:
             found.setdefault(value.name or "", (distance, value))
-        for value in node.inputs:
-            if value is None:
+        for operand in node.inputs:
+            if operand is None:
                 continue
-            found.setdefault(value.name or "", (distance + 1, value))
-            producer = value.producer()
+            found.setdefault(operand.name or "", (distance + 1, operand))
+            producer = operand.producer()
             if producer is not None and producer not in seen:
                 seen.add(producer)
                 edge.append((distance + 1, producer))

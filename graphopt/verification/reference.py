@@ -156,12 +156,13 @@ def start_worker(argument: str, **streams: int | IO[bytes]) -> subprocess.Popen[
     """Start the process that serves requests; what it dies of goes to stderr, a pipe by default."""
     root = str(Path(__file__).resolve().parents[2])
     search = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
-    return subprocess.Popen(
+    child: subprocess.Popen[bytes] = subprocess.Popen(
         [sys.executable, "-P", "-m", "graphopt.verification.reference_worker", argument],
         env={**os.environ, "PYTHONPATH": search},
         cwd=tempfile.gettempdir(),
         **{"stderr": subprocess.PIPE, **streams},  # type: ignore[call-overload]
     )
+    return child
 
 
 def read_answer(folder: Path, runs: int) -> list[ReferenceRun]:

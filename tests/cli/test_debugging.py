@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 from cli.conftest import MNIST, ROOT, Cli, Outcome
-from debug.planted import PLANTS, MergeWithoutAttributes, product_with_rounded_weight
+from debug.planted import PLANTS, product_with_rounded_weight
 
 from graphopt import passes
 from graphopt.transform import Pass, RulePass
@@ -23,8 +23,8 @@ class RoundWeights(RulePass):
     rules = (product_with_rounded_weight,)
 
 
-RoundWeights.__module__ = MergeWithoutAttributes.__module__ = "graphopt.passes.planted"
-PLANTED = {cls.pass_name(): cls for cls in (RoundWeights, MergeWithoutAttributes)}
+RoundWeights.__module__ = "graphopt.passes.planted"
+PLANTED = {RoundWeights.pass_name(): RoundWeights}
 
 
 @pytest.fixture
