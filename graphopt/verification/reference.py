@@ -139,7 +139,12 @@ def _run_in_child(
 
 
 def write_request(
-    folder: Path, model: Source, feeds_list: Sequence[Mapping[str, Any]], memory_bytes: int | None
+    folder: Path,
+    model: Source,
+    feeds_list: Sequence[Mapping[str, Any]],
+    memory_bytes: int | None,
+    *,
+    optimized: bool = False,
 ) -> None:
     """Write into `folder` what :mod:`graphopt.verification.reference_worker` reads there."""
     for index, feeds in enumerate(feeds_list):
@@ -148,6 +153,7 @@ def write_request(
         "model": _as_file(model, folder),
         "runs": len(feeds_list),
         "memory_bytes": memory_bytes or _physical_memory(),
+        "optimized": optimized,
     }
     (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
 
