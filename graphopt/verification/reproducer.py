@@ -42,6 +42,8 @@ def write_reproducer(
     failure = reduction.failure
     try:
         target.mkdir(parents=True, exist_ok=True)
+        for name in (EXPECTED, ACTUAL):  # of a failure that was written here before
+            (target / name).unlink(missing_ok=True)
         save(reduction.model, target / MODEL)
         write_npz(target / FEEDS, reduction.feeds)
         if failure is not None and failure.expected is not None and failure.actual is not None:

@@ -151,6 +151,8 @@ def test_explain_where_a_node_went(cli: Cli, relu_model: Path) -> None:
         (("bisect", BERT, "--target", "abacus"), 2, "GO702"),
         (("reduce", BERT, "-o", "no/such/folder"), 2, "GO111"),
         (("optimize", BERT, "--rule-limit", "-1"), 2, "GO701"),
+        (("optimize", BERT, "--reproducer", "here"), 2, "--verify each"),
+        (("bisect", BERT, "--dim", "no-such=3"), 2, "GO701"),
     ],
 )
 def test_wrong_arguments(cli: Cli, arguments: tuple[object, ...], code: int, says: str) -> None:
