@@ -92,6 +92,7 @@ def bisect(
     data: str | os.PathLike[str] | None = None,
     feeds: Sequence[Feeds] | None = None,
     seed: int = 0,
+    runtime_optimized: bool = False,
     say: Say | None = None,
     **settings: Any,
 ) -> Bisection:
@@ -102,13 +103,15 @@ def bisect(
         data: a file or folder of feeds (see :func:`graphopt.verification.load_feeds`).
         feeds: sets of inputs; by default some are generated, with other sizes and special numbers, too.
         seed: of generated feeds.
+        runtime_optimized: run the models with ONNX Runtime's own optimisations, which may break what a
+            pass leaves; results are then held to the rounding of another order of sums.
 
     Raises:
         GraphoptError: the model is broken, or does not run itself.
     """
     verification = importlib.import_module("graphopt.verification")
     work = prepare(source, target, level, pipeline, **settings)
-    with verification.ReferenceProcess() as process:
+    with verification.ReferenceProcess(optimized=runtime_optimized) as process:
         return _bisect(process, work, data, feeds, seed, say)
 
 
@@ -166,6 +169,7 @@ def reduce(
     feeds: Sequence[Feeds] | None = None,
     seed: int = 0,
     seconds: float = 60.0,
+    runtime_optimized: bool = False,
     output: str | os.PathLike[str] | None = None,
     say: Say | None = None,
     **settings: Any,
@@ -176,7 +180,7 @@ def reduce(
         source, target, level, pipeline, settings: as of :func:`graphopt.optimize`.
         predicate: whether a model fails on some feeds; then no pipeline is run. It is called with models
             of its own, in canonical form. None: what fails is the pipeline, as :func:`bisect` finds.
-        data, feeds, seed: as of :func:`bisect`; for a predicate the first set is used.
+        data, feeds, seed, runtime_optimized: as of :func:`bisect`; for a predicate the first set is used.
         seconds: when to stop with what was reached.
         output: a folder to write the reproducer to.
 
@@ -185,7 +189,7 @@ def reduce(
         GraphoptError: the model is broken, or does not run itself.
     """
     verification = importlib.import_module("graphopt.verification")
-    with verification.ReferenceProcess() as process:
+    with verification.ReferenceProcess(optimized=runtime_optimized) as process:
         if predicate is not None:
             model = load(source)
             given = _given_feeds(model, data, feeds)
@@ -206,5 +210,10 @@ def reduce(
                 say=say,
             )
         if output is not None:
-            verification.write_reproducer(output, result, precision=settings.get("precision"))
+            verification.write_reproducer(
+                output,
+                result,
+                precision=settings.get("precision"),
+                runtime_optimized=runtime_optimized,
+            )
     return result

@@ -20,6 +20,7 @@ def bisect(
     target: options.OptionalTarget = None,
     data: options.Data = None,
     seed: options.Seed = 0,
+    runtime_optimized: options.RuntimeOptimized = False,
     shape: options.Shapes,
     dim: options.Dims,
     constant: options.Constants,
@@ -51,7 +52,14 @@ def bisect(
     with Progress(output) as progress:
         progress.say("read the model")
         found = debugging.bisect(
-            model, target, pipeline=pipeline, data=data, seed=seed, say=progress.say, **settings
+            model,
+            target,
+            pipeline=pipeline,
+            data=data,
+            seed=seed,
+            say=progress.say,
+            runtime_optimized=runtime_optimized,
+            **settings,
         )
     output.document("graphopt.bisect/1", {"model": model, **found.to_json()})
     show(output, found)

@@ -144,8 +144,8 @@ def _show_all(output: Output, found: Explanation) -> None:
         rows = [(a.rule, f"{a.op_type} {a.node}", len(a.removed), len(a.added)) for a in applied[:MAX_ROWS]]
         output.table(["rule", "node", ">removed", ">added"], rows, title="applied")
     if missed:
-        rows = [(rule, count, reason) for (rule, reason), count in reasons(missed).most_common(MAX_ROWS)]
-        output.table(["rule", ">times", "reason"], rows, title="did not apply")
+        why = [(rule, n, reason) for (rule, reason), n in reasons(missed).most_common(MAX_ROWS)]
+        output.table(["rule", ">times", "reason"], why, title="did not apply")
         output.line()
         output.line("nearest misses")
         for attempt in nearest_of_each(missed)[:MAX_SHOWN]:

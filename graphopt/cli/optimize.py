@@ -8,6 +8,7 @@ import typer
 
 from graphopt.cli import options, values
 from graphopt.cli.output import Output, clean, duration, size
+from graphopt.errors import UsageError
 
 if TYPE_CHECKING:
     from graphopt.driver import Result
@@ -65,6 +66,8 @@ def optimize(
         "constants": values.constants(constant),
     }
     destination = values.check_output_file(out, source=model) if out is not None else None
+    if reproducer is not None and verify != "each":
+        raise UsageError("GO701", "reproducers are written by --verify each", where="--reproducer")
     if reproducer is None and destination is not None:
         reproducer = f"{destination.with_suffix('')}.reproducers"
     from graphopt import driver

@@ -111,6 +111,13 @@ OptionalTarget = Annotated[
         show_default=False,
     ),
 ]
+RuntimeOptimized = Annotated[
+    bool,
+    typer.Option(
+        "--runtime-optimized",
+        help="Run the models with ONNX Runtime's own optimizations on, as its users do.",
+    ),
+]
 Dump = Annotated[
     str | None,
     typer.Option(

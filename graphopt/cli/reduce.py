@@ -29,6 +29,7 @@ def reduce(
     target: options.OptionalTarget = None,
     data: options.Data = None,
     seed: options.Seed = 0,
+    runtime_optimized: options.RuntimeOptimized = False,
     seconds: Annotated[
         float, typer.Option("--seconds", metavar="S", min=1.0, help="When to stop with what was reached.")
     ] = 60.0,
@@ -70,6 +71,7 @@ def reduce(
             pipeline=pipeline,
             data=data,
             seed=seed,
+            runtime_optimized=runtime_optimized,
             seconds=seconds,
             output=folder,
             say=progress.say,

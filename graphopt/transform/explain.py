@@ -25,6 +25,8 @@ from graphopt.transform.rule import NoMatch, Rule, Watch
 
 MAX_NODES = 64
 """How many nodes above the root are looked at to tell how far an attempt got."""
+MAX_BELOW = 8
+"""How far below a node the root of a pattern that it is part of is looked for."""
 MAX_USERS = 6
 MAX_LOOKED_AT = 8
 SMALL_ELEMENTS = 16
@@ -270,11 +272,11 @@ def _nearby(root: Node) -> dict[str, tuple[int, Node | Value]]:
         found.setdefault(node.name or "", (distance, node))
         for value in node.outputs:
             found.setdefault(value.name or "", (distance, value))
-        for value in node.inputs:
-            if value is None:
+        for operand in node.inputs:
+            if operand is None:
                 continue
-            found.setdefault(value.name or "", (distance + 1, value))
-            producer = value.producer()
+            found.setdefault(operand.name or "", (distance + 1, operand))
+            producer = operand.producer()
             if producer is not None and producer not in seen:
                 seen.add(producer)
                 edge.append((distance + 1, producer))
@@ -371,6 +373,7 @@ def explain_pipeline(
     """
     last = max((i for i, p in enumerate(pipeline) if _concerns(p, subject, rule)), default=-1)
     attempts: dict[tuple[str, str], Attempt] = {}
+    below: dict[str, int] = {}
     visits: list[Visit] = []
     known = _names(model)
     alive, removed_by = _lines(model, node), None
@@ -380,6 +383,7 @@ def explain_pipeline(
             known |= _names(model)
             watch = _Attempts(index, text, lambda item: not rule or item.name == subject)
             present = _lines(model, node)
+            below |= _below(model, node)
             model, report = Pipeline([pass_]).run(model, watch=watch)
             visits.append(Visit(index, report.passes[0], present, _lines(model, node)))
             for key, attempt in watch.found.items():
@@ -391,8 +395,14 @@ def explain_pipeline(
             alive = _lines(model, node)
             removed_by = None if alive else text
     chosen = [a for a in attempts.values() if node is None or node in a.names]
+    notes = list(notes)
     if node is not None and (exact := [a for a in chosen if a.applied or a.is_called(node)]):
         chosen = exact
+    elif node is not None and not chosen:
+        nearest = min((below[a.node] for a in attempts.values() if a.node in below), default=None)
+        chosen = [a for a in attempts.values() if nearest is not None and below.get(a.node) == nearest]
+        if chosen:
+            notes.append("no rule starts at this node or came across it: these start at the nearest below")
     # Only what an earlier pass took away is not to be found.
     gone = removed_by if node is not None and not any(v.present for v in visits) else None
     return Explanation(
@@ -427,6 +437,17 @@ def _lines(model: Model, name: str | None) -> tuple[str, ...]:
     if name is None:
         return ()
     return tuple(node_line(node) for node in model.graph.all_nodes() if _is_called(node, name))
+
+
+def _below(model: Model, name: str | None) -> dict[str, int]:
+    """The nodes that use what the node called `name` makes, directly or not, with their distance."""
+    edge = [n for n in model.graph.all_nodes() if name is not None and _is_called(n, name)]
+    found: dict[str, int] = {}
+    for distance in range(1, MAX_BELOW + 1):
+        edge = [user for node in edge for value in node.outputs for user in value.consumers()]
+        edge = [user for user in dict.fromkeys(edge) if user.name not in found][:MAX_NODES]
+        found.update((user.name or "", distance) for user in edge)
+    return found
 
 
 def _names(model: Model) -> set[str]:

@@ -29,7 +29,8 @@ from graphopt.ir.shapes import Inference
 from graphopt.transform.base import Changes, Pass
 
 
-@dataclasses.dataclass(frozen=True)
+# Not frozen: a rule makes one for nearly every node, and a frozen class takes twice as long.
+@dataclasses.dataclass(unsafe_hash=True, slots=True)
 class NoMatch:
     """Why a rule does not apply: the predicate that failed, and the value it failed on."""
 
@@ -88,7 +89,10 @@ _WATCH: contextvars.ContextVar[Watch | None] = contextvars.ContextVar("watch", d
 
 @contextlib.contextmanager
 def watching(watch: Watch | None) -> Iterator[None]:
-    """Show `watch` every rule that is tried inside."""
+    """Show `watch` every rule that is tried inside; None leaves a watch that is on in its place."""
+    if watch is None:
+        yield
+        return
     token = _WATCH.set(watch)
     try:
         yield

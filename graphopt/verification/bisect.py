@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx_ir.passes
 
-from graphopt.errors import ModelError, UnsupportedError, UsageError
+from graphopt.errors import UsageError
 from graphopt.ir import Model, Node
 from graphopt.ir.provenance import origins
 from graphopt.ir.query import subgraphs
@@ -154,7 +154,8 @@ def bisect_pipeline(
         precision: the narrowest type that lossy passes use.
 
     Raises:
-        ModelError: GO604, the model itself does not run on the feeds; or a pass refuses the model.
+        ModelError: GO604, the model itself does not run on the feeds.
+        UsageError: an option of a pass does not fit the model.
     """
     first = judge = Judge(process, model, feeds_list, special)
     stages: list[_Stage] = []
@@ -211,7 +212,7 @@ def _run(pass_: onnx_ir.passes.PassBase, model: Model, index: int, steps: int) -
     seen = _Recorder()
     try:
         after, report = Pipeline([pass_]).run(model.clone(), watch=seen)
-    except (ModelError, UnsupportedError, UsageError, MemoryError):
+    except (UsageError, MemoryError):  # an option is wrong, or the machine too small: not the pass
         raise
     except Exception as error:
         return _Stage(index, pass_, model, None, seen, steps, crash(error))

@@ -40,9 +40,12 @@ class EvaluationFailed(Exception):
 
 
 def evaluate_all(
-    model: str, feeds_list: Sequence[Mapping[str, Any]]
+    model: str, feeds_list: Sequence[Mapping[str, Any]], *, optimized: bool = False
 ) -> tuple[list[dict[str, Any]], str, str | None]:
     """The outputs of the model file for each of `feeds_list`, the evaluator's name, and why it is that one.
+
+    Args:
+        optimized: let ONNX Runtime optimise the model as it does by default.
 
     Raises:
         EvaluationFailed: no evaluator can run it.
@@ -50,7 +53,7 @@ def evaluate_all(
     import onnxruntime
 
     try:
-        session = _unoptimised_session(model)
+        session = _session(model, optimized)
         return [_run(session, feeds) for feeds in feeds_list], f"ONNX Runtime {onnxruntime.__version__}", None
     except _runtime_errors() as error:
         reason = _first_line(error)
@@ -62,7 +65,7 @@ def evaluate_all(
     return results, f"onnx.reference {onnx.__version__}", f"ONNX Runtime does not run it: {reason}"
 
 
-def _unoptimised_session(model: str) -> Any:
+def _session(model: str, optimized: bool) -> Any:
     """A session on the model file; an IR version above ONNX Runtime's is lowered to the newest it takes.
 
     The IR version tells the file format apart, not what the operators compute, and a newer exporter
@@ -71,7 +74,8 @@ def _unoptimised_session(model: str) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
 
     def open_session(source: str | bytes) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.errors import GraphoptError
+from graphopt.errors import GraphoptError, ModelError
 from graphopt.ir import Model
 from graphopt.ir.check import check_model
 from graphopt.transform import Exactness
@@ -92,6 +92,8 @@ class Judge:
         self, changed: Model, exactness: Exactness, precision: str | None = None
     ) -> Failure | None:
         """How the answers of `changed`, which is valid, differ; None if they do not."""
+        if self._process.optimized and exactness is Exactness.BIT_EXACT:
+            exactness = Exactness.REASSOCIATES  # the runtime may fuse the one model and not the other
         chosen = [
             i
             for i in range(len(self.feeds_list))
@@ -164,7 +166,15 @@ def exact_feeds(
         GraphoptError: plausible inputs cannot be generated, or the model fails on them.
     """
     first = generate_feeds(model, dims=dims, seed=seed)
-    process.run(model, [first])
+    try:
+        process.run(model, [first])
+    except ModelError as error:
+        raise ModelError(
+            error.code,
+            "the model does not run on inputs that were made up for it",
+            found=error.found,
+            next_step="Give inputs with --data (feeds=), or sizes with --dim, if it needs certain ones.",
+        ) from error
     sets = [first]
     candidates = [
         (generate_feeds(model, dims=dims, seed=seed + 1), False),

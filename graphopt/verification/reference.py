@@ -139,7 +139,12 @@ def _run_in_child(
 
 
 def write_request(
-    folder: Path, model: Source, feeds_list: Sequence[Mapping[str, Any]], memory_bytes: int | None
+    folder: Path,
+    model: Source,
+    feeds_list: Sequence[Mapping[str, Any]],
+    memory_bytes: int | None,
+    *,
+    optimized: bool = False,
 ) -> None:
     """Write into `folder` what :mod:`graphopt.verification.reference_worker` reads there."""
     for index, feeds in enumerate(feeds_list):
@@ -148,6 +153,7 @@ def write_request(
         "model": _as_file(model, folder),
         "runs": len(feeds_list),
         "memory_bytes": memory_bytes or _physical_memory(),
+        "optimized": optimized,
     }
     (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
 
@@ -156,12 +162,13 @@ def start_worker(argument: str, **streams: int | IO[bytes]) -> subprocess.Popen[
     """Start the process that serves requests; what it dies of goes to stderr, a pipe by default."""
     root = str(Path(__file__).resolve().parents[2])
     search = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
-    return subprocess.Popen(
+    child: subprocess.Popen[bytes] = subprocess.Popen(
         [sys.executable, "-P", "-m", "graphopt.verification.reference_worker", argument],
         env={**os.environ, "PYTHONPATH": search},
         cwd=tempfile.gettempdir(),
         **{"stderr": subprocess.PIPE, **streams},  # type: ignore[call-overload]
     )
+    return child
 
 
 def read_answer(folder: Path, runs: int) -> list[ReferenceRun]:

@@ -28,10 +28,16 @@ from graphopt.verification.reference import (
 
 
 class ReferenceProcess:
-    """Runs models as they are written. Use as a context manager: the process ends with it."""
+    """Runs models as they are written. Use as a context manager: the process ends with it.
 
-    def __init__(self, *, timeout_s: float = TIMEOUT_S) -> None:
+    Args:
+        timeout_s: for one model, its feeds all together.
+        optimized: let ONNX Runtime optimise what it runs, as it does for its users.
+    """
+
+    def __init__(self, *, timeout_s: float = TIMEOUT_S, optimized: bool = False) -> None:
         self.timeout_s = timeout_s
+        self.optimized = optimized
         self._child: subprocess.Popen[bytes] | None = None
         self._answers: queue.Queue[bytes] = queue.Queue()
         # A file: nobody reads while the process serves, and a full pipe would stop it.
@@ -64,7 +70,7 @@ class ReferenceProcess:
         """
         with tempfile.TemporaryDirectory(prefix="graphopt-reference-") as name:
             folder = Path(name)
-            write_request(folder, model, feeds_list, None)
+            write_request(folder, model, feeds_list, None, optimized=self.optimized)
             if self._child is None or self._child.poll() is not None:
                 self.close()
                 self._start()

@@ -39,7 +39,9 @@ def main(folder: Path) -> None:
     limit_memory(int(request["memory_bytes"]))
     feeds_list = [read_arrays(folder / f"feeds_{i}.npz") for i in range(int(request["runs"]))]
     try:
-        results, engine, note = evaluate_all(str(request["model"]), feeds_list)
+        results, engine, note = evaluate_all(
+            str(request["model"]), feeds_list, optimized=bool(request.get("optimized"))
+        )
     except EvaluationFailed as error:
         answer: dict[str, str | None] = {"error": str(error)}
     except MemoryError:

@@ -23,7 +23,13 @@ MODEL, FEEDS, EXPECTED, ACTUAL = "model.onnx", "feeds.npz", "expected.npz", "act
 MAX_LISTING_LINES = 60
 
 
-def write_reproducer(folder: str | Path, reduction: Reduction, *, precision: str | None = None) -> Path:
+def write_reproducer(
+    folder: str | Path,
+    reduction: Reduction,
+    *,
+    precision: str | None = None,
+    runtime_optimized: bool = False,
+) -> Path:
     """Write the model, the feeds, the command, a README and, for a mismatch, the results of both sides.
 
     Returns:
@@ -36,12 +42,14 @@ def write_reproducer(folder: str | Path, reduction: Reduction, *, precision: str
     failure = reduction.failure
     try:
         target.mkdir(parents=True, exist_ok=True)
+        for name in (EXPECTED, ACTUAL):  # of a failure that was written here before
+            (target / name).unlink(missing_ok=True)
         save(reduction.model, target / MODEL)
         write_npz(target / FEEDS, reduction.feeds)
         if failure is not None and failure.expected is not None and failure.actual is not None:
             write_npz(target / EXPECTED, failure.expected)
             write_npz(target / ACTUAL, failure.actual)
-        line = "" if reduction.pipeline is None else command(reduction.pipeline, precision)
+        line = "" if reduction.pipeline is None else command(reduction.pipeline, precision, runtime_optimized)
         (target / "command.txt").write_text(line + "\n", encoding="utf-8")
         (target / "README.md").write_text(
             _readme(reduction, line), encoding="utf-8", errors="backslashreplace"
@@ -53,10 +61,11 @@ def write_reproducer(folder: str | Path, reduction: Reduction, *, precision: str
     return target
 
 
-def command(pipeline: Pipeline, precision: str | None = None) -> str:
+def command(pipeline: Pipeline, precision: str | None = None, runtime_optimized: bool = False) -> str:
     """The command that, run in the folder, fails (exit code 4) for as long as the pipeline is wrong."""
     if all(_is_registered(pass_) for pass_ in pipeline):
         extra = f" --precision {precision}" if precision else ""
+        extra += " --runtime-optimized" if runtime_optimized else ""
         return f"graphopt bisect {MODEL} --pipeline {shlex.quote(str(pipeline))} --data {FEEDS}{extra}"
     imports = sorted({f"from {type(p).__module__} import {type(p).__name__}" for p in pipeline})
     passes = ", ".join(repr(pass_) for pass_ in pipeline)
@@ -65,7 +74,7 @@ def command(pipeline: Pipeline, precision: str | None = None) -> str:
             "import sys, graphopt",
             *imports,
             f"sys.exit(0 if graphopt.bisect({MODEL!r}, pipeline=graphopt.Pipeline([{passes}]), "
-            f"data={FEEDS!r}).ok else 4)",
+            f"data={FEEDS!r}, runtime_optimized={runtime_optimized}).ok else 4)",
         ]
     )
     return f"python -c {shlex.quote(code)}"
@@ -119,7 +128,7 @@ def _results_told(reduction: Reduction) -> str:
 
 def _versions() -> str:
     found = [f"Python {platform.python_version()}"]
-    for name in ("graphopt", "onnx", "onnx_ir", "onnxruntime", "numpy"):
+    for name in ("graphopt", "onnx", "onnx_ir", "onnxruntime", "onnxruntime-gpu", "numpy"):
         try:
             found.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:

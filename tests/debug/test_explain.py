@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 from checking import model_from
+from debug.planted import SAMPLES
 
 import graphopt
-from debug.planted import SAMPLES
 from graphopt.errors import UsageError
 from graphopt.ir import Node
 from graphopt.transform import NoMatch, Pipeline, Rewriter, RulePass, rule
@@ -129,3 +129,13 @@ def test_nodes_are_found_by_the_name_they_had_in_the_file() -> None:
     )
     assert found.attempts
     assert all("/encoder/layer.0/intermediate/dense/Add" in (a.node, *a.origins) for a in found.attempts)
+
+
+def test_a_node_inside_of_a_pattern_leads_to_the_root_below_it() -> None:
+    tanh = "/transformer/h.0/mlp/act/Tanh"
+    found = graphopt.explain(SAMPLES / "gpt-tiny.onnx", "raise-gelu", tanh)
+    assert [a.op_type for a in found.attempts] == ["Mul"]
+    assert found.nearest is not None
+    assert found.nearest.miss is not None
+    assert found.nearest.miss.reason == "needs opset 20"
+    assert "below" in found.notes[-1]

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checking import model_from
+from debug.planted import PLACE, PLANTS, Plant, grown, pipeline_with, planted
 
 import graphopt
-from debug.planted import PLACE, PLANTS, Plant, grown, pipeline_with, planted
 from graphopt.errors import UsageError
 from graphopt.ir import Model, Node
 from graphopt.ir.io import load
@@ -216,3 +216,10 @@ def test_the_command_of_a_pass_of_ones_own_imports_it(tmp_path: Path) -> None:
         "README.md", "actual.npz", "command.txt", "expected.npz", "feeds.npz", "model.onnx"
     }  # fmt: skip
     assert subprocess.run(["bash", "-n", "-c", line], check=False).returncode == 0
+
+
+def test_with_the_optimisations_of_the_runtime() -> None:
+    plant = next(p for p in PLANTS if p.name == "lost bias")
+    reduction = graphopt.reduce(plant.model(), pipeline=pipeline_with(plant), runtime_optimized=True)
+    assert reduction.nodes <= 5
+    assert graphopt.bisect(plant.model(), runtime_optimized=True).ok
