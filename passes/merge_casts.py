@@ -136,7 +136,7 @@ def cast_like(node: Node, rewriter: Rewriter) -> Replacement:
     like = node.inputs[1]
     if node.inputs[0] is None or like is None or like.dtype is None:
         return NoMatch("the type to cast to is not known", like.name if like is not None else None)
-    return rewriter.op("Cast", node.inputs[0], to=int(like.dtype), **dict(node.attributes))
+    return rewriter.op("Cast", node.inputs[0], to=int(like.dtype), **attributes_of(node))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -133,7 +133,7 @@ def test_nodes_are_found_by_the_name_they_had_in_the_file() -> None:
 
 def test_a_node_inside_of_a_pattern_leads_to_the_root_below_it() -> None:
     tanh = "/transformer/h.0/mlp/act/Tanh"
-    found = graphopt.explain(SAMPLES / "gpt-tiny.onnx", "raise-gelu", tanh)
+    found = graphopt.explain(SAMPLES / "gpt-tiny.onnx", "raise-gelu", tanh, target="cuda")
     assert [a.op_type for a in found.attempts] == ["Mul"]
     assert found.nearest is not None
     assert found.nearest.miss is not None
