@@ -15,20 +15,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import onnx_ir.passes
 
 from graphopt.artifact import is_artifact
-from graphopt.errors import AccuracyError, GraphoptError, UnsupportedError, UsageError
+from graphopt.errors import AccuracyError, FeedError, GraphoptError, UnsupportedError, UsageError
 from graphopt.executable import Executable, lower_onnxruntime, lower_xla
 from graphopt.ir import Model, SymbolicDim
 from graphopt.ir.bind import bind_constants
 from graphopt.ir.check import check_model
 from graphopt.ir.io import load, read, save
 from graphopt.target import Target
-from graphopt.transform import Exactness, Instrument, Pass, Pipeline, Report
+from graphopt.transform import Exactness, Instrument, Observer, Pass, Pipeline, Report
 
 if TYPE_CHECKING:
     from graphopt.verification import VerifyReport
 
 VerifyMode = Literal["each", "end"]
 Dims = Mapping[str, "int | tuple[int, int, int]"]
+Data = str | os.PathLike[str] | Sequence[Mapping[str, Any]]
 CHECK_RUNS = 3
 """Sets of generated inputs that a pass is checked on."""
 
@@ -76,6 +77,7 @@ def optimize(
     constants: Mapping[str, Any] | None = None,
     precision: str | None = None,
     keep_fp32: str | None = None,
+    data: Data | None = None,
     instruments: Sequence[Instrument] = (),
     say: Callable[[str, int, int], None] | None = None,
 ) -> Result:
@@ -93,6 +95,8 @@ def optimize(
         constants: inputs that are always the same, by name; they leave the interface.
         precision: ``bf16`` or ``fp16`` narrow the floating-point computation; the interface stays.
         keep_fp32: a regular expression on node names that narrowing leaves alone.
+        data: calibration feeds, or where they are (see :func:`graphopt.verification.load_feeds`): the
+            passes that narrow numbers look at what the model makes of them, and keep what would not fit.
         say: called with (stage, step, steps) as the work goes on.
 
     Raises:
@@ -103,13 +107,19 @@ def optimize(
         raise UsageError("GO701", "unknown verify mode", found=repr(verify), expected="each or end")
     _tell(say, "read the model")
     model = load(source)
+    feeds = None if data is None else calibration_feeds(data, model)
     bind_constants(model, constants or {})
     before = model.clone() if verify == "end" else None
     binding = _binding(model, shapes or {}, dims or {})
     steps = _pipeline(chosen, level, pipeline, precision, keep_fp32)
     full = Pipeline([*binding, *steps])
     watching: list[Instrument] = [*instruments, *([Progress(say)] if say else [])]
-    model, report = full.run(model, instruments=watching, check=_checker() if verify == "each" else None)
+    model, report = full.run(
+        model,
+        instruments=watching,
+        check=_checker() if verify == "each" else None,
+        observe=None if feeds is None else _observer(feeds),
+    )
     check_model(model)
     if before is not None:
         fault = _difference(before, model, report.exactness)
@@ -135,6 +145,7 @@ def compile(
     pipeline: str | Pipeline | None = None,
     verify: VerifyMode | None = None,
     keep_fp32: str | None = None,
+    data: Data | None = None,
     instruments: Sequence[Instrument] = (),
     say: Callable[[str, int, int], None] | None = None,
     tick: Callable[[float], None] | None = None,
@@ -172,6 +183,7 @@ def compile(
         constants=constants,
         precision=precision,
         keep_fp32=keep_fp32,
+        data=data,
         instruments=instruments,
         say=say,
     )
@@ -194,6 +206,27 @@ def compile(
         if record.rolled_back
     ]
     return executable
+
+
+def calibration_feeds(data: Data, model: Model) -> list[dict[str, Any]]:
+    """Sets of feeds for `model`: those given, or those in a file or a folder.
+
+    Raises:
+        FeedError: GO603, there are none.
+    """
+    if isinstance(data, (str, os.PathLike)):
+        names = [v.name or "" for v in model.graph.inputs if not v.is_initializer()]
+        verification = importlib.import_module("graphopt.verification")
+        return list(verification.load_feeds(data, inputs=names))
+    if not data:
+        raise FeedError("GO603", "no feeds are given", expected="at least one set of arrays")
+    return [dict(feeds) for feeds in data]
+
+
+def _observer(feeds: Sequence[Mapping[str, Any]]) -> Observer:
+    observation = importlib.import_module("graphopt.verification.observation")
+    observe: Observer = observation.observer(feeds)
+    return observe
 
 
 def _tell(say: Callable[[str, int, int], None] | None, stage: str) -> None:

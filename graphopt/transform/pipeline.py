@@ -26,6 +26,7 @@ from graphopt.errors import (
 from graphopt.ir import ExternalTensor, Model
 from graphopt.ir.text import listing
 from graphopt.transform.base import Changes, Exactness, Pass
+from graphopt.transform.calibration import CalibratedPass, Observer
 
 
 @dataclasses.dataclass
@@ -166,13 +167,19 @@ class Pipeline:
         return len(self.passes)
 
     def run(
-        self, model: Model, *, instruments: Sequence[Instrument] = (), check: Checker | None = None
+        self,
+        model: Model,
+        *,
+        instruments: Sequence[Instrument] = (),
+        check: Checker | None = None,
+        observe: Observer | None = None,
     ) -> tuple[Model, Report]:
         """Run every pass on `model` in place.
 
         Args:
             check: compares the model before and after each pass; a pass that it faults is rolled
                 back and named in the report. Costs a copy of the graph for each pass.
+            observe: runs the model on calibration feeds, for the passes that decide by what they find.
 
         Returns:
             The model (another object only if a pass was rolled back or is functional) and the report.
@@ -188,7 +195,7 @@ class Pipeline:
             before = model.clone() if check is not None else None
             started = time.perf_counter()
             promised = _interface(model)
-            model, changes = _run_pass(pass_, model)
+            model, changes = _run_pass(pass_, model, observe)
             _check_interface(pass_, promised, _interface(model))
             seconds = time.perf_counter() - started
             fault = (
@@ -254,8 +261,13 @@ def _exactness(pass_: onnx_ir.passes.PassBase) -> Exactness:
     return pass_.exactness if isinstance(pass_, Pass) else Exactness.REASSOCIATES
 
 
-def _run_pass(pass_: onnx_ir.passes.PassBase, model: Model) -> tuple[Model, Changes]:
+def _run_pass(
+    pass_: onnx_ir.passes.PassBase, model: Model, observe: Observer | None
+) -> tuple[Model, Changes]:
     try:
+        if isinstance(pass_, CalibratedPass) and observe is not None:
+            wanted = pass_.wanted(model)
+            return model, pass_.run_with(model, observe(model, wanted) if wanted else {})
         if isinstance(pass_, Pass):
             return model, pass_.run(model)
         result = pass_(model)

@@ -81,7 +81,7 @@ def run_reference_on_all(
         folder = Path(name)
         path = _as_file(model, folder)
         if isolate:
-            return _run_in_child(path, feeds_list, folder, timeout_s, memory_bytes or _physical_memory())
+            return _run_in_child(path, feeds_list, folder, timeout_s, memory_bytes or physical_memory())
         try:
             results, engine, note = evaluate_all(path, feeds_list)
         except EvaluationFailed as error:
@@ -109,7 +109,8 @@ def _as_file(model: Source, folder: Path) -> str:
     return str(Path(model).resolve())
 
 
-def _physical_memory() -> int:
+def physical_memory() -> int:
+    """The bytes of memory of this machine."""
     if not hasattr(os, "sysconf"):
         return 1 << 62
     return int(os.sysconf("SC_PAGE_SIZE")) * int(os.sysconf("SC_PHYS_PAGES"))
@@ -126,11 +127,24 @@ def _run_in_child(
         write_arrays(folder / f"feeds_{index}.npz", feeds)
     request = {"model": path, "runs": len(feeds_list), "memory_bytes": memory_bytes}
     (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+    answer = run_worker("graphopt.verification.reference_worker", folder, timeout_s)
+    return [
+        ReferenceRun(read_arrays(folder / f"outputs_{index}.npz"), answer["engine"], answer["note"])
+        for index in range(len(feeds_list))
+    ]
+
+
+def run_worker(module: str, folder: Path, timeout_s: float) -> dict[str, Any]:
+    """Run ``python -m module FOLDER``, which answers in ``answer.json`` there.
+
+    Raises:
+        ModelError: GO604, the child answers with an error, runs too long or dies.
+    """
     root = str(Path(__file__).resolve().parents[2])
     search = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "graphopt.verification.reference_worker", str(folder)],
+            [sys.executable, "-P", "-m", module, str(folder)],
             env={**os.environ, "PYTHONPATH": search},
             cwd=folder,
             stdin=subprocess.DEVNULL,
@@ -144,13 +158,10 @@ def _run_in_child(
     answer_file = folder / "answer.json"
     if done.returncode != 0 or not answer_file.is_file():
         raise _failure(_how_it_died(done.returncode, done.stderr))
-    answer = json.loads(answer_file.read_text(encoding="utf-8"))
+    answer: dict[str, Any] = json.loads(answer_file.read_text(encoding="utf-8"))
     if "error" in answer:
         raise _failure(answer["error"])
-    return [
-        ReferenceRun(read_arrays(folder / f"outputs_{index}.npz"), answer["engine"], answer["note"])
-        for index in range(len(feeds_list))
-    ]
+    return answer
 
 
 def _how_it_died(code: int, stderr: bytes) -> str:
