@@ -60,7 +60,7 @@ class Affine:
         """`array` as integers of the grid's type."""
         scale, zero_point = self._along(self.scale, array.ndim), self._along(self.zero_point, array.ndim)
         levels = np.rint(array / scale) + zero_point
-        return np.clip(levels, self.grid.low, self.grid.high).astype(self.grid.dtype.numpy())
+        return np.asarray(np.clip(levels, self.grid.low, self.grid.high), self.grid.dtype.numpy())
 
     def _along(self, numbers_: np.ndarray, rank: int) -> np.ndarray:
         if self.axis is None:

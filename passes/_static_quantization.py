@@ -246,4 +246,4 @@ class StaticQuantizer:
         return node.outputs[0]
 
     def _constant(self, name: str, data: np.ndarray | TensorProtocol) -> Value:
-        return add_initializer(self._graph, name, np.asarray(data) if isinstance(data, np.generic) else data)
+        return add_initializer(self._graph, name, data)

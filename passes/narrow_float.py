@@ -117,7 +117,7 @@ def _by_value(model: Model, ranges: Ranges) -> dict[Value, ValueRange]:
     """The ranges by value of the main graph: names change while types do."""
     graph = model.graph
     values = (*graph.inputs, *(v for node in graph for v in node.outputs))
-    return {v: ranges[v.name] for v in values if v.name in ranges}
+    return {v: ranges[v.name] for v in values if v.name is not None and v.name in ranges}
 
 
 class _Narrowing:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from conftest import MNIST, Cli
+
+from graphopt.verification import run_reference
 
 
 def write_images(folder: Path, count: int = 2, scale: float = 1.0) -> Path:
@@ -35,3 +38,41 @@ def test_precision_is_calibrated_on_data(cli: Cli, tmp_path: Path) -> None:
 def test_data_that_is_not_there_is_a_usage_error(cli: Cli) -> None:
     done = cli("optimize", MNIST, "--precision", "fp16", "--data", "missing.npz")
     assert done.code == 2 and "GO603" in done.err
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "share"),
+    [("dynamic", "", 0.5), ("static", "type=uint8", 0.5), ("weights", "bits=8 form=dequantize", 0.6)],
+)
+def test_quantize_reports_what_it_changed(
+    cli: Cli, tmp_path: Path, mode: str, options: str, share: float
+) -> None:
+    data = write_images(tmp_path / "x")
+    done = cli(
+        "quantize", MNIST, "-o", "q.onnx", "--mode", mode, "--options", options, "--data", data, "--json"
+    )
+    assert done.code == 0, done.err
+    change = done.json["change"]
+    assert 0 < change["bytes_after"] < share * change["bytes_before"]
+    assert change["runs"] == 2 and change["latency_ratio"] > 0
+    (logits,) = change["outputs"]
+    assert logits["name"] == "logits" and 0 < logits["error"] < 0.05 and logits["cosine"] > 0.99
+    assert 0 <= logits["top1_agreement"] <= 1 and logits["nonfinite"] == 0
+    # What was reported is what was written.
+    feeds = dict(np.load(data / "0.npz"))
+    old, new = (run_reference(str(path), feeds)["logits"] for path in (MNIST, tmp_path / "q.onnx"))
+    assert 0 < np.abs(new - old).max() <= 1.5 * logits["max_abs_error"]
+
+
+def test_a_change_beyond_the_error_allowed_is_refused(cli: Cli, tmp_path: Path) -> None:
+    done = cli("quantize", MNIST, "-o", "q.onnx", "--mode", "weights", "--max-error", "1e-6")
+    assert done.code == 4 and "GO401" in done.err and "at most 1e-06" in done.err
+    assert not list(tmp_path.glob("q.onnx*"))
+    assert cli("quantize", MNIST, "-o", "q.onnx", "--mode", "weights", "--max-error", "0.5").code == 0
+
+
+def test_wrong_use_of_quantize(cli: Cli, tmp_path: Path) -> None:
+    assert cli("quantize", MNIST, "-o", "q.onnx", "--mode", "static").code == 2
+    assert cli("quantize", MNIST, "-o", "q.onnx", "--mode", "later").code == 2
+    assert cli("quantize", MNIST, "-o", "q.onnx", "--options", "bits=4").code == 2
+    assert not (tmp_path / "q.onnx").exists()
