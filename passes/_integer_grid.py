@@ -81,7 +81,7 @@ def affine(low: np.ndarray, high: np.ndarray, to: Grid, axis: int | None = None)
     # Nothing but zeros, or numbers so small that the scale would not be a normal number.
     scale = np.where(scale < LEAST_SCALE, 1.0, scale).astype(np.float32)
     zero_point = np.zeros_like(scale) if to.is_signed else np.rint(to.low - low / scale)
-    return Affine(scale, np.clip(zero_point, to.low, to.high).astype(np.int32), to, axis)
+    return Affine(np.asarray(scale), np.asarray(np.clip(zero_point, to.low, to.high), np.int32), to, axis)
 
 
 def weight_affine(weight: Value, to: Grid, axis: int | None) -> Affine | None:

@@ -122,17 +122,23 @@ class StaticQuantizer:
         kind = by.grid.dtype.name.lower()
         name = self._namer.value(f"{weight.name}/{kind}")
         levels = self._constant(name, integers(weight, by, name))
-        scale = self._constant(f"{name}/scale", by.scale)
-        point = self._constant(f"{name}/zero_point", by.zero_point.astype(by.grid.dtype.numpy()))
+        scale = self._constant(f"{name}/scale", np.asarray(by.scale))
+        point = self._constant(f"{name}/zero_point", np.asarray(by.zero_point, by.grid.dtype.numpy()))
         return self._dequantize(levels, scale, point, node, by.axis)
 
     def _bias(self, bias: Value, found: np.ndarray, scale: np.ndarray, node: Node) -> Value:
-        levels = np.clip(np.rint(found / scale.astype(np.float64)), -(2**31) + 1, 2**31 - 1).astype(np.int32)
+        levels = np.clip(np.rint(found / np.asarray(scale, np.float64)), -(2**31) + 1, 2**31 - 1).astype(
+            np.int32
+        )
         name = self._namer.value(f"{bias.name}/int32")
         point = self._constant(f"{name}/zero_point", np.zeros(scale.shape, np.int32))
         axis = 0 if scale.ndim else None
         return self._dequantize(
-            self._constant(name, levels), self._constant(f"{name}/scale", scale), point, node, axis
+            self._constant(name, levels),
+            self._constant(f"{name}/scale", np.asarray(scale)),
+            point,
+            node,
+            axis,
         )
 
     def _tail(self, node: Node) -> Node:
@@ -200,8 +206,10 @@ class StaticQuantizer:
         assert found is not None
         by = affine(np.asarray(found[0]), np.asarray(found[1]), self._grid)
         stem = self._namer.value(f"{value.name}/{by.grid.dtype.name.lower()}")
-        point = by.zero_point.astype(by.grid.dtype.numpy())
-        return self._constant(f"{stem}/scale", by.scale), self._constant(f"{stem}/zero_point", point)
+        point = np.asarray(by.zero_point, by.grid.dtype.numpy())
+        return self._constant(f"{stem}/scale", np.asarray(by.scale)), self._constant(
+            f"{stem}/zero_point", point
+        )
 
     def _pair(self, value: Value, scale: Value, point: Value, near: Node | None) -> Value:
         producer = value.producer()
