@@ -20,6 +20,7 @@ from graphopt.cli.inspect import inspect
 from graphopt.cli.optimize import optimize
 from graphopt.cli.output import Output
 from graphopt.cli.passes import passes
+from graphopt.cli.prune import prune
 from graphopt.cli.quantize import quantize
 from graphopt.cli.run import run
 from graphopt.cli.targets import targets
@@ -36,7 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 app.command("compile")(compile_model)
-for command in (optimize, quantize, inspect, check, run, verify, bench, passes, targets, doctor):
+for command in (optimize, quantize, prune, inspect, check, run, verify, bench, passes, targets, doctor):
     app.command()(command)
 
 

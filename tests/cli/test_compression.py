@@ -76,3 +76,13 @@ def test_wrong_use_of_quantize(cli: Cli, tmp_path: Path) -> None:
     assert cli("quantize", MNIST, "-o", "q.onnx", "--mode", "later").code == 2
     assert cli("quantize", MNIST, "-o", "q.onnx", "--options", "bits=4").code == 2
     assert not (tmp_path / "q.onnx").exists()
+
+
+def test_prune_reports_what_it_changed(cli: Cli, tmp_path: Path) -> None:
+    done = cli("prune", MNIST, "-o", "p.onnx", "--sparsity", "0.5", "--json")
+    assert done.code == 0, done.err
+    change = done.json["change"]
+    assert change["bytes_after"] < 0.6 * change["bytes_before"]
+    assert change["outputs"][0]["error"] > 0
+    assert cli("prune", MNIST, "-o", "r.onnx", "--max-error", "1e-6").code == 4
+    assert not (tmp_path / "r.onnx").exists()

@@ -31,6 +31,7 @@ LEFT_OUT = (
     "bind-dims",
     "quantize",
     "quantize-weights",
+    "prune",
 )  # they need options, or lose precision
 PASSES = [name for name in passes.names() if name not in LEFT_OUT]
 
