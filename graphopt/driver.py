@@ -17,20 +17,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import onnx_ir.passes
 
 from graphopt.artifact import is_artifact
-from graphopt.errors import AccuracyError, UnsupportedError, UsageError
+from graphopt.errors import AccuracyError, FeedError, GraphoptError, UnsupportedError, UsageError
 from graphopt.executable import Executable, lower_onnxruntime, lower_xla
 from graphopt.ir import Model, SymbolicDim
 from graphopt.ir.bind import bind_constants
 from graphopt.ir.check import check_model
 from graphopt.ir.io import load, read, save
 from graphopt.target import Target
-from graphopt.transform import Exactness, Instrument, Pass, Pipeline, Report, Watch
+from graphopt.transform import Exactness, Instrument, Observer, Pass, Pipeline, Report, Watch
 
 if TYPE_CHECKING:
     from graphopt.verification import VerifyReport
 
 VerifyMode = Literal["each", "end"]
 Dims = Mapping[str, "int | tuple[int, int, int]"]
+Data = str | os.PathLike[str] | Sequence[Mapping[str, Any]]
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
 
@@ -77,6 +78,7 @@ def optimize(
     keep_fp32: str | None = None,
     rule_limit: int | None = None,
     reproducers: str | os.PathLike[str] | None = None,
+    data: Data | None = None,
     instruments: Sequence[Instrument] = (),
     say: Callable[[str, int, int], None] | None = None,
 ) -> Result:
@@ -97,6 +99,8 @@ def optimize(
         rule_limit: stop after this many applications of rules, over all passes (a pass without rules
             counts as one): replays a part of the pipeline, as :func:`graphopt.bisect` does.
         reproducers: a folder that gets a small failing model for every pass that is rolled back.
+        data: calibration feeds, or where they are (see :func:`graphopt.verification.load_feeds`): the
+            passes that narrow numbers look at what the model makes of them, and keep what would not fit.
         say: called with (stage, step, steps) as the work goes on.
 
     Raises:
@@ -117,12 +121,14 @@ def optimize(
         constants=constants,
         precision=precision,
         keep_fp32=keep_fp32,
+        data=data,
     )
     watching: list[Instrument] = [*instruments, *([Progress(say)] if say else [])]
     run = functools.partial(
         work.pipeline.run,
         instruments=watching,
         watch=None if rule_limit is None else Watch(rule_limit),
+        observe=work.observe,
     )
     if verify is None:
         model, report = run(work.model)
@@ -140,12 +146,14 @@ class Prepared:
         model: in canonical form.
         bound: the same with its free dimensions bound as asked: what inputs are generated for.
         pipeline: the passes, with those first that bind dimensions.
+        observe: runs a model on the calibration feeds, if there are any.
     """
 
     model: Model
     bound: Model
     pipeline: Pipeline
     precision: str | None
+    observe: Observer | None = None
 
 
 def prepare(
@@ -159,16 +167,19 @@ def prepare(
     constants: Mapping[str, Any] | None = None,
     precision: str | None = None,
     keep_fp32: str | None = None,
+    data: Data | None = None,
 ) -> Prepared:
     """The model and the pipeline that :func:`optimize` runs on it, which takes the same arguments."""
     chosen = Target.parse(target) if target is not None else None
     model = load(source)
+    feeds = None if data is None else calibration_feeds(data, model)
     bind_constants(model, constants or {})
     binding = _binding(model, shapes or {}, dims or {})
     steps = _pipeline(chosen, level, pipeline, precision, keep_fp32)
     bound = Pipeline(binding).run(model.clone())[0] if binding else model
     narrow = precision if precision in ("bf16", "fp16", "tf32") else None
-    return Prepared(model, bound, Pipeline([*binding, *steps]), narrow)
+    observe = None if feeds is None else _observer(feeds)
+    return Prepared(model, bound, Pipeline([*binding, *steps]), narrow, observe)
 
 
 def _verified_run(
@@ -214,6 +225,7 @@ def compile(
     pipeline: str | Pipeline | None = None,
     verify: VerifyMode | None = None,
     keep_fp32: str | None = None,
+    data: Data | None = None,
     instruments: Sequence[Instrument] = (),
     say: Callable[[str, int, int], None] | None = None,
     tick: Callable[[float], None] | None = None,
@@ -251,6 +263,7 @@ def compile(
         constants=constants,
         precision=precision,
         keep_fp32=keep_fp32,
+        data=data,
         instruments=instruments,
         say=say,
     )
@@ -273,6 +286,27 @@ def compile(
         if record.rolled_back
     ]
     return executable
+
+
+def calibration_feeds(data: Data, model: Model) -> list[dict[str, Any]]:
+    """Sets of feeds for `model`: those given, or those in a file or a folder.
+
+    Raises:
+        FeedError: GO603, there are none.
+    """
+    if isinstance(data, (str, os.PathLike)):
+        names = [v.name or "" for v in model.graph.inputs if not v.is_initializer()]
+        verification = importlib.import_module("graphopt.verification")
+        return list(verification.load_feeds(data, inputs=names))
+    if not data:
+        raise FeedError("GO603", "no feeds are given", expected="at least one set of arrays")
+    return [dict(feeds) for feeds in data]
+
+
+def _observer(feeds: Sequence[Mapping[str, Any]]) -> Observer:
+    observation = importlib.import_module("graphopt.verification.observation")
+    observe: Observer = observation.observer(feeds)
+    return observe
 
 
 def _tell(say: Callable[[str, int, int], None] | None, stage: str) -> None:

@@ -11,10 +11,12 @@ import onnx_ir
 from graphopt.errors import UsageError
 from graphopt.ir import DataType, LazyTensor, Model, Node, TensorProtocol, Value, tensor
 from graphopt.ir.query import constant, constant_tensor, is_op
+from graphopt.passes._half_range import DENOMINATOR, misfit
 from graphopt.passes._matching import limits, numbers
 from graphopt.passes._retype import Retyper
 from graphopt.passes._signature import TypedOperands, typed_operands
-from graphopt.transform import Changes, Exactness, Pass
+from graphopt.transform import CalibratedPass, Changes, Exactness, Ranges, ValueRange
+from graphopt.transform.calibration import observable
 
 TYPES = {"bf16": DataType.BFLOAT16, "fp16": DataType.FLOAT16}
 
@@ -38,9 +40,14 @@ _SENSITIVE = """
 SENSITIVE = frozenset(_SENSITIVE.split())
 """What loses more than the last bits, or decides something, or fixes the type of something else."""
 
+_CLAMPS = "Add Clip Concat Equal Expand Greater GreaterOrEqual Less LessOrEqual Max Min Pad Sub Where"
+CLAMPS = frozenset(_CLAMPS.split())
+"""Operators for which a number beyond the range is as good as the largest one: they add masks, choose
+and compare. A product with a clamped number would be another product."""
+
 
 @dataclasses.dataclass(frozen=True)
-class NarrowFloat(Pass):
+class NarrowFloat(CalibratedPass):
     """Compute in bfloat16 (or float16) inside the model; inputs and outputs keep their types.
 
     before: c = Conv(x, w);  r = Relu(c);  y = Softmax(r)
@@ -52,20 +59,34 @@ class NarrowFloat(Pass):
     computes its softmax in float32.
     Weights are converted when they are written, not before.
 
-    A constant out of the type's range is clamped to the largest finite number, and counted; a scalar
-    that would become 0 keeps its user in float32.
+    A mask out of the type's range is clamped to the largest finite number, and counted; a factor out of
+    range, or a constant that would become 0, keeps its user in float32.
+
+    With calibration feeds float16 is taken only where what was observed fits: a node keeps float32 if
+    an operand or a result times `room` exceeds 65504, or has only numbers below the smallest normal
+    one, or if it divides by such numbers. Nodes in bodies, which cannot be observed, keep float32 then.
 
     Options:
         to: ``bf16`` or ``fp16``.
         keep: nodes whose name matches this regular expression keep float32.
+        room: how many times larger than observed numbers may get (with calibration feeds).
     """
 
     to: str = "bf16"
     keep: str | None = None
+    room: float = 2.0
 
     exactness = Exactness.LOSSY
 
     def __post_init__(self) -> None:
+        if not self.room >= 1:
+            raise UsageError(
+                "GO303",
+                "a wrong option value",
+                where="narrow-float{room}",
+                found=self.room,
+                expected="1 or more",
+            )
         if self.to not in TYPES:
             raise UsageError(
                 "GO303",
@@ -81,16 +102,38 @@ class NarrowFloat(Pass):
                 "GO303", f"not a regular expression: {error}", where="narrow-float{keep}", found=self.keep
             ) from error
 
-    def run(self, model: Model) -> Changes:
+    def wanted(self, model: Model) -> list[str]:
+        """All of float32; bfloat16 has its range."""
+        return observable(model, DataType.FLOAT) if self.to == "fp16" else []
+
+    def run_with(self, model: Model, ranges: Ranges | None) -> Changes:
         """Decide node by node in graph order, bodies before the node that holds them."""
-        return _Narrowing(model, TYPES[self.to], re.compile(self.keep) if self.keep else None).run()
+        keep = re.compile(self.keep) if self.keep else None
+        seen = _by_value(model, ranges) if ranges is not None and self.to == "fp16" else None
+        return _Narrowing(model, TYPES[self.to], keep, seen, self.room).run()
+
+
+def _by_value(model: Model, ranges: Ranges) -> dict[Value, ValueRange]:
+    """The ranges by value of the main graph: names change while types do."""
+    graph = model.graph
+    values = (*graph.inputs, *(v for node in graph for v in node.outputs))
+    return {v: ranges[v.name] for v in values if v.name is not None and v.name in ranges}
 
 
 class _Narrowing:
-    def __init__(self, model: Model, narrow: DataType, keep: re.Pattern[str] | None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        narrow: DataType,
+        keep: re.Pattern[str] | None,
+        seen: dict[Value, ValueRange] | None,
+        room: float,
+    ) -> None:
         self.model = model
         self.narrow = narrow
         self.keep = keep
+        self.seen = seen
+        self.room = room
         self.changes = Changes()
         self.retyper = Retyper(model, DataType.FLOAT, narrow, self._convert)
         self._fits: dict[Value, str | None] = {}
@@ -143,12 +186,15 @@ class _Narrowing:
             return ""
         for index in operands.inputs:
             value = node.inputs[index]
-            if value is not None and self._constant_problem(value) == "vanishes":
-                return f"a scalar constant of {node.op_type} would become 0"
-        return None
+            problem = None if value is None else self._constant_problem(value)
+            if problem == "vanishes" or (problem == "partly" and index == DENOMINATOR.get(node.op_type)):
+                return f"a constant of {node.op_type} would become 0"
+            if problem == "clamped" and self.narrow == DataType.FLOAT16 and node.op_type not in CLAMPS:
+                return f"a constant of {node.op_type} is beyond the range of {self.narrow.name}"
+        return None if self.seen is None else misfit(node, operands, self.seen, self.narrow, self.room)
 
     def _constant_problem(self, value: Value) -> str | None:
-        """What the narrow type does to a constant: "clamped", "vanishes" (scalars only) or None.
+        """What the narrow type does to a constant: "clamped", "vanishes", "partly" vanishes, or None.
 
         bfloat16 has nearly the range of float32, so there only small constants, masks, are read.
         """
@@ -176,9 +222,10 @@ def _problem(array: np.ndarray, to: DataType) -> str | None:
     magnitude = np.abs(array)
     if np.any((magnitude > _largest(to)) & np.isfinite(magnitude)):
         return "clamped"
-    if array.size == 1 and np.all(magnitude > 0) and np.all(array.astype(to.numpy()) == 0):
-        return "vanishes"
-    return None
+    lost = (magnitude > 0) & (magnitude < float(limits(to.numpy()).smallest_subnormal) / 2)
+    if not np.any(lost):
+        return None
+    return "vanishes" if np.all(lost | (magnitude == 0)) else "partly"
 
 
 def narrowed(array: np.ndarray, to: DataType) -> np.ndarray:

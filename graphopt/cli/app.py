@@ -22,6 +22,8 @@ from graphopt.cli.inspect import inspect
 from graphopt.cli.optimize import optimize
 from graphopt.cli.output import Output
 from graphopt.cli.passes import passes
+from graphopt.cli.prune import prune
+from graphopt.cli.quantize import quantize
 from graphopt.cli.reduce import reduce
 from graphopt.cli.run import run
 from graphopt.cli.targets import targets
@@ -40,6 +42,8 @@ app = typer.Typer(
 app.command("compile")(compile_model)
 for command in (
     optimize,
+    quantize,
+    prune,
     inspect,
     check,
     run,

@@ -133,4 +133,13 @@ Data = Annotated[
         "--data", metavar="PATH", help="Feeds: a .npz, a .npy, or a folder of them.", show_default=False
     ),
 ]
+Calibration = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="Feeds to calibrate with (.npz, .npy or a folder): what exceeds float16 there keeps float32.",
+        show_default=False,
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of generated feeds.")]

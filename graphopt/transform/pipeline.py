@@ -26,6 +26,7 @@ from graphopt.errors import (
 from graphopt.ir import ExternalTensor, Model
 from graphopt.ir.text import listing
 from graphopt.transform.base import Changes, Exactness, Pass
+from graphopt.transform.calibration import CalibratedPass, Observer
 from graphopt.transform.rule import Watch, watching
 
 
@@ -174,6 +175,7 @@ class Pipeline:
         instruments: Sequence[Instrument] = (),
         check: Checker | None = None,
         watch: Watch | None = None,
+        observe: Observer | None = None,
     ) -> tuple[Model, Report]:
         """Run every pass on `model` in place.
 
@@ -181,6 +183,7 @@ class Pipeline:
             check: compares the model before and after each pass; a pass that it faults, or that
                 raises, is rolled back and named in the report. Costs a copy of the graph for each pass.
             watch: sees every application of a rule; once its limit is reached, no further pass runs.
+            observe: runs the model on calibration feeds, for the passes that decide by what they find.
 
         Returns:
             The model (another object only if a pass was rolled back or is functional) and the report.
@@ -199,7 +202,7 @@ class Pipeline:
             started = time.perf_counter()
             outcome: Model | Exception
             try:
-                model, changes = _run_watched(pass_, model, watch)
+                model, changes = _run_watched(pass_, model, watch, observe)
                 outcome = model
             except (ModelError, UnsupportedError, UsageError):
                 raise
@@ -242,12 +245,14 @@ class Pipeline:
         return model, report
 
 
-def _run_watched(pass_: onnx_ir.passes.PassBase, model: Model, watch: Watch | None) -> tuple[Model, Changes]:
+def _run_watched(
+    pass_: onnx_ir.passes.PassBase, model: Model, watch: Watch | None, observe: Observer | None
+) -> tuple[Model, Changes]:
     """Run `pass_`, and see that it leaves the interface alone and is counted by `watch`."""
     promised = _interface(model)
     seen = watch.count if watch is not None else 0
     with watching(watch):
-        model, changes = _run_pass(pass_, model)
+        model, changes = _run_pass(pass_, model, observe)
     _check_interface(pass_, promised, _interface(model))
     if watch is not None and changes.modified and watch.count == seen:
         watch.count += 1
@@ -285,8 +290,13 @@ def _exactness(pass_: onnx_ir.passes.PassBase) -> Exactness:
     return pass_.exactness if isinstance(pass_, Pass) else Exactness.REASSOCIATES
 
 
-def _run_pass(pass_: onnx_ir.passes.PassBase, model: Model) -> tuple[Model, Changes]:
+def _run_pass(
+    pass_: onnx_ir.passes.PassBase, model: Model, observe: Observer | None
+) -> tuple[Model, Changes]:
     try:
+        if isinstance(pass_, CalibratedPass) and observe is not None:
+            wanted = pass_.wanted(model)
+            return model, pass_.run_with(model, observe(model, wanted) if wanted else {})
         if isinstance(pass_, Pass):
             return model, pass_.run(model)
         result = pass_(model)

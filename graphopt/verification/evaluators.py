@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -63,6 +63,29 @@ def evaluate_all(
     import onnx
 
     return results, f"onnx.reference {onnx.__version__}", f"ONNX Runtime does not run it: {reason}"
+
+
+def open_evaluator(model: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """A function from feeds to the outputs of the model file, by the evaluator that takes the model.
+
+    Raises:
+        EvaluationFailed: from here or from the function: no evaluator can run it.
+    """
+    try:
+        session = _session(model, optimized=False)
+    except _runtime_errors() as error:
+        reason = _first_line(error)
+        if not _NOT_OFFERED.search(str(error)):
+            raise EvaluationFailed(f"ONNX Runtime: {reason}") from error
+        return lambda feeds: _evaluate_by_reference(model, [feeds], reason)[0]
+
+    def run(feeds: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return _run(session, feeds)
+        except _runtime_errors() as error:
+            raise EvaluationFailed(f"ONNX Runtime: {_first_line(error)}") from error
+
+    return run
 
 
 def _session(model: str, optimized: bool) -> Any:

@@ -109,7 +109,8 @@ def _as_file(model: Source, folder: Path) -> str:
     return str(Path(model).resolve())
 
 
-def _physical_memory() -> int:
+def physical_memory() -> int:
+    """The bytes of memory of this machine."""
     if not hasattr(os, "sysconf"):
         return 1 << 62
     return int(os.sysconf("SC_PAGE_SIZE")) * int(os.sysconf("SC_PHYS_PAGES"))
@@ -123,18 +124,7 @@ def _run_in_child(
     memory_bytes: int | None,
 ) -> list[ReferenceRun]:
     write_request(folder, path, feeds_list, memory_bytes)
-    child = start_worker(str(folder), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    try:
-        _, stderr = child.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired as error:
-        raise failure(f"it was stopped after {timeout_s:g} s") from error
-    finally:
-        child.kill()
-        child.wait()
-        if child.stderr is not None:
-            child.stderr.close()
-    if child.returncode != 0 or not (folder / "answer.json").is_file():
-        raise failure(how_it_died(child.returncode, stderr))
+    run_worker("graphopt.verification.reference_worker", folder, timeout_s)
     return read_answer(folder, len(feeds_list))
 
 
@@ -152,18 +142,22 @@ def write_request(
     request = {
         "model": _as_file(model, folder),
         "runs": len(feeds_list),
-        "memory_bytes": memory_bytes or _physical_memory(),
+        "memory_bytes": memory_bytes or physical_memory(),
         "optimized": optimized,
     }
     (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
 
 
-def start_worker(argument: str, **streams: int | IO[bytes]) -> subprocess.Popen[bytes]:
+def start_worker(
+    argument: str,
+    module: str = "graphopt.verification.reference_worker",
+    **streams: int | IO[bytes],
+) -> subprocess.Popen[bytes]:
     """Start the process that serves requests; what it dies of goes to stderr, a pipe by default."""
     root = str(Path(__file__).resolve().parents[2])
     search = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
     child: subprocess.Popen[bytes] = subprocess.Popen(
-        [sys.executable, "-P", "-m", "graphopt.verification.reference_worker", argument],
+        [sys.executable, "-P", "-m", module, argument],
         env={**os.environ, "PYTHONPATH": search},
         cwd=tempfile.gettempdir(),
         **{"stderr": subprocess.PIPE, **streams},  # type: ignore[call-overload]
@@ -171,11 +165,38 @@ def start_worker(argument: str, **streams: int | IO[bytes]) -> subprocess.Popen[
     return child
 
 
-def read_answer(folder: Path, runs: int) -> list[ReferenceRun]:
-    """The results that the worker left in `folder`. Raises ModelError (GO604) if the model failed."""
-    answer = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
+def run_worker(module: str, folder: Path, timeout_s: float) -> dict[str, Any]:
+    """Run ``python -m module FOLDER``, which answers in ``answer.json`` there.
+
+    Raises:
+        ModelError: GO604, the child answers with an error, runs too long or dies.
+    """
+    child = start_worker(str(folder), module, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        _, stderr = child.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        raise failure(f"it was stopped after {timeout_s:g} s") from error
+    finally:
+        child.kill()
+        child.wait()
+        if child.stderr is not None:
+            child.stderr.close()
+    if child.returncode != 0 or not (folder / "answer.json").is_file():
+        raise failure(how_it_died(child.returncode, stderr))
+    return read_reply(folder)
+
+
+def read_reply(folder: Path) -> dict[str, Any]:
+    """What a worker wrote into ``answer.json``. Raises ModelError (GO604) if it is an error."""
+    answer: dict[str, Any] = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
     if "error" in answer:
         raise failure(answer["error"])
+    return answer
+
+
+def read_answer(folder: Path, runs: int) -> list[ReferenceRun]:
+    """The results that the worker left in `folder`. Raises ModelError (GO604) if the model failed."""
+    answer = read_reply(folder)
     return [
         ReferenceRun(read_arrays(folder / f"outputs_{index}.npz"), answer["engine"], answer["note"])
         for index in range(runs)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import numpy as np
 import onnx_ir
 import pytest
@@ -15,6 +18,7 @@ from graphopt.ir.provenance import origins
 from graphopt.ir.query import walk_graphs
 from graphopt.passes.narrow_float import NarrowFloat
 from graphopt.transform import Pipeline
+from graphopt.verification.observation import observer
 
 HALF = NarrowFloat(to="fp16")
 
@@ -163,7 +167,7 @@ def test_a_scalar_that_would_vanish_keeps_its_user_wide() -> None:
         "Cast MatMul Cast Abs Cast Add Div",
         weights=arrays(w=(4, 4)) | {"eps": np.float32(1e-12)},
     )
-    assert changes.declined["a scalar constant of Add would become 0"] == 1
+    assert changes.declined["a constant of Add would become 0"] == 1
 
 
 def test_operands_of_a_fixed_type_keep_it() -> None:
@@ -249,3 +253,100 @@ def test_options() -> None:
         NarrowFloat(to="int8")
     with pytest.raises(UsageError, match="regular expression"):
         NarrowFloat(keep="(")
+
+
+TWO_PRODUCTS = """g (float[2, 4] x, float[4, 4] w, float[4, 4] v) => (float[2, 4] y) {
+    p = MatMul(x, w) r = Relu(p) q = MatMul(r, v) y = Tanh(q)
+}"""
+
+
+def calibrated(source: str, weights: dict[str, np.ndarray], x: np.ndarray, **options: float) -> Any:
+    """The model narrowed to float16 after it was observed on `x`, with the original and the report."""
+    model = with_weights(source, weights)
+    original = model.clone()
+    observe = observer([{"x": np.asarray(x, np.float32)}])
+    model, report = Pipeline([NarrowFloat(to="fp16", **options)]).run(model, observe=observe)
+    return original, model, report.passes[0]
+
+
+def test_what_was_observed_to_overflow_keeps_float32() -> None:
+    weights = {"w": np.full((4, 4), 2000.0, np.float32), "v": np.full((4, 4), 1e-6, np.float32)}
+    x = np.ones((2, 4)) * 10
+    original, model, record = calibrated(TWO_PRODUCTS, weights, x)
+    assert operators(model) == ["MatMul", "Relu", "MatMul", "Tanh"], record
+    assert any(re.search(r"p reaches 8e\+04.* above the 65504 of float16", why) for why in record.declined)
+    feeds = {"x": x.astype(np.float32)}
+    np.testing.assert_array_equal(run_onnxruntime(model, feeds)["y"], run_onnxruntime(original, feeds)["y"])
+    # Without the observation it overflows.
+    HALF.run(original)
+    assert np.all(ReferenceEvaluator(onnx_ir.to_proto(original)).run(None, feeds)[0] == 1)
+
+
+def test_what_was_observed_to_fit_is_narrowed() -> None:
+    weights = arrays(w=(4, 4), v=(4, 4))
+    x = np.ones((2, 4))
+    original, model, record = calibrated(TWO_PRODUCTS, weights, x)
+    assert record.counts == {"MatMul": 2, "Relu": 1, "Tanh": 1}
+    feeds = {"x": x.astype(np.float32)}
+    np.testing.assert_allclose(
+        run_onnxruntime(model, feeds)["y"], run_onnxruntime(original, feeds)["y"], atol=1e-2
+    )
+
+
+def test_room_above_what_was_observed() -> None:
+    weights = {"w": np.eye(4, dtype=np.float32), "v": np.eye(4, dtype=np.float32)}
+    _, _, record = calibrated(TWO_PRODUCTS, weights, np.full((2, 4), 40000.0))
+    assert not record.modified
+    _, _, record = calibrated(TWO_PRODUCTS, weights, np.full((2, 4), 40000.0), room=1.5)
+    assert record.modified
+
+
+def test_numbers_below_the_smallest_normal_keep_float32() -> None:
+    weights = {"w": np.eye(4, dtype=np.float32) * 1e-3, "v": np.eye(4, dtype=np.float32)}
+    _, model, record = calibrated(TWO_PRODUCTS, weights, np.full((2, 4), 1e-3))
+    assert operators(model)[:2] == ["MatMul", "Relu"] and not record.modified
+    assert any("p stays below 1e-06" in why for why in record.declined), record.declined
+
+
+def test_division_by_numbers_that_would_vanish_keeps_float32() -> None:
+    text = """g (float[2, 2] x, float[2, 2] w, float[2, 2] v) => (float[2, 2] y) {
+        p = MatMul(x, w) q = MatMul(x, v) y = Div(p, q)
+    }"""
+    weights = {"w": np.eye(2, dtype=np.float32), "v": np.array([[1, 0], [0, 1e-6]], np.float32)}
+    original, model, record = calibrated(text, weights, np.ones((2, 2)))
+    assert operators(model)[-1] == "Div"
+    assert any("q divides and comes down to 1e-06" in why for why in record.declined), record.declined
+    feeds = {"x": np.ones((2, 2), np.float32)}
+    np.testing.assert_allclose(
+        run_onnxruntime(model, feeds)["y"], run_onnxruntime(original, feeds)["y"], rtol=5e-2
+    )
+
+
+def test_bodies_are_not_observed_and_keep_float32() -> None:
+    text = """g (float[4, 4] x) => (float[4, 4] r) <bool p = {1}> {
+        r = If (p) <
+            then_branch = t () => (float[4, 4] y) { y = MatMul(x, x) },
+            else_branch = e () => (float[4, 4] z) { z = Exp(x) }
+        >
+    }"""
+    _, model, record = calibrated(text, {}, np.ones((4, 4)))
+    assert not record.modified and any("was not observed" in why for why in record.declined)
+    assert HALF.run(model).modified
+
+
+def test_factors_out_of_range_keep_float32_and_masks_are_clamped() -> None:
+    text = "g (float[2, 2] x, float k) => (float[2, 2] y) { p = MatMul(x, x) y = %s(p, k) }"
+    weights = {"k": np.array(1e6, np.float32)}
+    _, changes = check_rewrite(HALF, text % "Mul", "Cast MatMul Cast Mul", weights=weights)
+    assert changes.declined["a constant of Mul is beyond the range of FLOAT16"] == 1
+    model = with_weights(text % "Min", weights)
+    assert HALF.run(model).counts["constant clamped to the range of FLOAT16"] == 1
+
+
+def test_a_divisor_with_a_vanishing_element_keeps_float32() -> None:
+    check_rewrite(
+        HALF,
+        "g (float[2, 2] x, float[2] k) => (float[2, 2] y) { p = MatMul(x, x) y = Div(p, k) }",
+        "Cast MatMul Cast Div",
+        weights={"k": np.array([1, 1e-9], np.float32)},
+    )

@@ -61,7 +61,7 @@ def test_every_pass_alone(seed: int) -> None:
     proto, feeds = random_model(seed)
     expected = run_onnxruntime(proto, feeds)
     for name in passes.names():
-        if name in ("narrow-float", "bind-dims"):
+        if name in ("narrow-float", "bind-dims", "quantize", "quantize-weights", "prune"):
             continue
         model = load(proto)
         model, report = Pipeline(name).run(model)
