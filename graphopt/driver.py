@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import onnx_ir.passes
 
 from graphopt.artifact import is_artifact
-from graphopt.errors import AccuracyError, FeedError, GraphoptError, UnsupportedError, UsageError
+from graphopt.errors import AccuracyError, FeedError, UnsupportedError, UsageError
 from graphopt.executable import Executable, lower_onnxruntime, lower_xla
 from graphopt.ir import Model, SymbolicDim
 from graphopt.ir.bind import bind_constants
