@@ -30,6 +30,12 @@ _COMPARED_BY_VALUE = frozenset(
 
 Key = tuple[Hashable, ...]
 
+# Operators that move elements: no pattern of arithmetic starts with them.
+_NEVER_RAISED = frozenset(
+    {"Cast", "Concat", "Expand", "Flatten", "Gather", "GatherND", "Pad", "Reshape", "Resize", "Slice"}
+    | {"Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
+)
+
 MAX_COMPARED_ELEMENTS = 16
 """Constants of at most so many elements are compared by their bits."""
 
@@ -45,8 +51,9 @@ class EliminateCommonSubexpressions(Pass):
     After:  ``a = Exp(x); y = Add(a, a)``
 
     Attributes:
-        by_value: take small constants with the same bits for the same. That finds more, but joins what
-            two patterns (normalizations of one value) start with, so it comes after those are raised.
+        by_value: take small constants with the same bits for the same in float arithmetic, too, not only
+            where integers are calculated and elements moved. That finds more, but joins what two
+            patterns (normalizations of one value) start with, so it comes after those are raised.
     """
 
     by_value: bool = False
@@ -93,8 +100,14 @@ def expression_key(node: Node, by_value: bool = False) -> Key | None:
             return None
         attributes.append((name, known))
     wanted = tuple(bool(value.name) for value in node.outputs)
-    operands = tuple(_operand_key(v) if by_value else v for v in node.inputs)
+    comparing = by_value or node.op_type in _NEVER_RAISED or not _is_float(node)
+    operands = tuple(_operand_key(v) if comparing else v for v in node.inputs)
     return (domain, node.op_type, node.overload, operands, tuple(attributes), wanted)
+
+
+def _is_float(node: Node) -> bool:
+    dtype = node.outputs[0].dtype if node.outputs else None
+    return dtype is None or not dtype.name.startswith(("INT", "UINT", "BOOL"))
 
 
 def _operand_key(value: Value | None) -> Hashable:
