@@ -8,7 +8,7 @@ from collections.abc import Hashable
 from graphopt.ir import Attr, AttributeType, DataType, Graph, Model, Node, Value
 from graphopt.ir.edit import replace_value
 from graphopt.ir.provenance import merge_origins
-from graphopt.ir.query import constant_tensor, is_deterministic, is_op, subgraphs
+from graphopt.ir.query import constant_tensor, is_deterministic, is_op, rank, subgraphs
 from graphopt.ir.text import tensor_digest
 from graphopt.transform import Changes, Pass
 
@@ -106,7 +106,10 @@ def expression_key(node: Node, by_value: bool = False) -> Key | None:
 
 
 def _is_float(node: Node) -> bool:
+    """Whether `node` calculates with tensors of floats, as far as is known."""
     dtype = node.outputs[0].dtype if node.outputs else None
+    if node.outputs and rank(node.outputs[0]) == 0:
+        return False  # scales are calculated from sizes
     return dtype is None or not dtype.name.startswith(("INT", "UINT", "BOOL"))
 
 
