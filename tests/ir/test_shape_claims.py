@@ -156,3 +156,12 @@ def test_shape_that_a_default_decides_is_left_open() -> None:
     )
     assert model.graph.outputs[0].shape is not None
     assert not any(isinstance(d, int) for d in model.graph.outputs[0].shape.dims[2:])
+
+
+def test_a_squeeze_of_all_unit_axes_has_no_known_rank_where_a_size_is_open() -> None:
+    model = model_from(
+        "g (float[N, 1, 4] x, float[2, 1, 4] z) => (float y, float r) { y = Squeeze(x) r = Squeeze(z) }"
+    )
+    shapes = {v.name: v.shape for n in model.graph for v in n.outputs}
+    assert shapes["y"] is None or len(shapes["y"]) == 0 or all("_d" in str(d) for d in shapes["y"].dims)
+    assert shapes["r"] is not None
