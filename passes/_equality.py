@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 
 from graphopt.ir import Attr, AttributeType, DataType, Graph, Node, Value
-from graphopt.ir.query import constant_tensor, is_deterministic
+from graphopt.ir.query import constant_tensor, is_deterministic, rank
 from graphopt.ir.text import tensor_digest
 
 # Domains whose operators are known to be functions of their inputs and attributes.
@@ -22,6 +22,11 @@ _COMPARED_BY_VALUE = frozenset(
         AttributeType.STRING,
         AttributeType.STRINGS,
     }
+)
+# Operators that move elements: no pattern of arithmetic starts with them.
+_NEVER_RAISED = frozenset(
+    {"Cast", "Concat", "Expand", "Flatten", "Gather", "GatherND", "Pad", "Reshape", "Resize", "Slice"}
+    | {"Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
 )
 MAX_BODY_NODES = 2000
 """Bodies of more nodes are not compared: each level of nesting compares what is inside again."""
@@ -41,7 +46,8 @@ def expression_key(node: Node, names: Names | None = None, *, by_value: bool = F
 
     Args:
         names: what stands for values of the graph around it that are to be equal by position.
-        by_value: whether small constants with the same bits are the same.
+        by_value: whether small constants with the same bits are the same for arithmetic on floats; for
+            all other operators they are.
     """
     domain = node.domain or ""
     if domain == _CONTRIB_DOMAIN:
@@ -59,8 +65,17 @@ def expression_key(node: Node, names: Names | None = None, *, by_value: bool = F
             return None
         attributes.append((name, attribute))
     wanted = tuple(bool(value.name) for value in node.outputs)
-    operands = tuple(_operand_key(v, known, by_value) for v in node.inputs)
+    comparing = by_value or node.op_type in _NEVER_RAISED or not _is_float(node)
+    operands = tuple(_operand_key(v, known, comparing) for v in node.inputs)
     return (domain, node.op_type, node.overload, operands, tuple(attributes), wanted)
+
+
+def _is_float(node: Node) -> bool:
+    """Whether `node` calculates with tensors of floats, as far as is known."""
+    dtype = node.outputs[0].dtype if node.outputs else None
+    if node.outputs and rank(node.outputs[0]) == 0:
+        return False  # scales are calculated from sizes
+    return dtype is None or not dtype.name.startswith(("INT", "UINT", "BOOL"))
 
 
 def _operand_key(value: Value | None, names: Names, by_value: bool) -> Hashable:

@@ -24,8 +24,9 @@ class EliminateCommonSubexpressions(Pass):
     After:  ``a = Exp(x); y = Add(a, a)``
 
     Attributes:
-        by_value: take small constants with the same bits for the same. That finds more, but joins what
-            two patterns (normalizations of one value) start with, so it comes after those are raised.
+        by_value: take small constants with the same bits for the same in float arithmetic, too, not only
+            where integers are calculated and elements moved. That finds more, but joins what two
+            patterns (normalizations of one value) start with, so it comes after those are raised.
     """
 
     by_value: bool = False

@@ -19,6 +19,8 @@ from graphopt.passes._matching import produced_by
 from graphopt.transform import NoMatch, Rewriter, RulePass, rule
 from graphopt.transform.rule import Replacement
 
+LOWEST = -(1 << 63)
+
 MAX_PARTS = 256
 """A Concat of more parts is not searched for the one that is wanted."""
 
@@ -66,7 +68,7 @@ def compose(first: Bounds, second: Bounds, size: int | None) -> Bounds | None:
         return first
     if first.start < 0 or second.start < 0:
         return None
-    start = first.start + second.start
+    start = min(first.start + second.start, -LOWEST - 1)
     if second.to_the_end:
         return Bounds(start, first.end)
     if second.end >= 0 and first.end >= 0:
@@ -74,7 +76,7 @@ def compose(first: Bounds, second: Bounds, size: int | None) -> Bounds | None:
     if second.end < 0 and first.to_the_end:
         return Bounds(start, second.end)
     if second.end < 0 and first.end < 0:
-        return Bounds(start, first.end + second.end)
+        return Bounds(start, max(first.end + second.end, LOWEST))  # before the start in any case
     return None
 
 

@@ -81,6 +81,7 @@ def _replace(x: Value, axis: int, parts: Parts, model: Model, namer: Namer, infe
     intervals = sorted(parts)
     slices = [node for nodes in parts.values() for node in nodes]
     first = slices[0]  # they were collected in the order of the graph
+    x = first.inputs[0] or x  # what they sliced may be a part of another Split by now
     name = namer.node(f"{first.name}/Split")
     lengths = np.array([stop - start for start, stop in intervals], np.int64)
     sizes = add_initializer(model.graph, namer.value(f"{name}/sizes"), lengths)

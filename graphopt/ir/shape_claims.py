@@ -53,6 +53,10 @@ def settle(node: Node, context: ShapeInferenceContext) -> None:
         _settle_conv_transpose(node, output, new_dim)
     elif is_op(node, "Pad") and len(node.inputs) > 1:
         _settle_pad(node, output, context)
+    elif is_op(node, "Squeeze") and (len(node.inputs) < 2 or node.inputs[1] is None):
+        x = node.inputs[0]
+        if x is not None and x.shape is not None and not all(isinstance(d, int) for d in x.shape.dims):
+            output.shape = None  # an axis that turns out to be 1 goes, too
     elif is_op(node, "Split") and len(node.inputs) > 1:
         _settle_split(node, context)
 

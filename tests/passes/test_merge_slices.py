@@ -28,6 +28,7 @@ def vectors(**numbers: list[int]) -> str:
         (([0], [4], [0]), ([0, 1], [BIG, 7], [0, 1]), ([0, 1], [4, 7], [0, 1])),
         (([-5], [-1], [1]), ([1], [3], [1]), ([6], [8], [1])),
         (([2], [BIG], [0]), ([BIG - 1], [BIG], [0]), ([BIG], [BIG], [0])),  # the sum is beyond int64
+        (([0], [-BIG - 1], [0]), ([0], [-BIG - 1], [0]), ([0], [-BIG - 1], [0])),
     ],
 )
 def test_slice_of_slice(first: object, second: object, merged: object) -> None:

@@ -53,3 +53,16 @@ def test_a_part_that_is_an_output_keeps_its_name() -> None:
         f"{head} {{ z, b = Split<axis = 1>(x, halves) y = Exp(b) }}",
         dims=DIMS,
     )
+
+
+def test_parts_of_parts() -> None:
+    check_pass(
+        RaiseSplit(),
+        f"""{HEAD} {{ a = Slice(x, zero, four, one) b = Slice(x, four, end, one) c = Slice(a, zero, two, one)
+            d = Slice(a, two, end, one) y = Sum(b, c, d) }}""",
+        f"""{HEAD.replace(">", ", int64[2] twos = {2, 2}>")} {{ a, b = Split<axis = 1>(x, halves)
+            c, d = Split<axis = 1>(a, twos) y = Sum(b, c, d) }}""".replace(
+            "=, int64[2] twos = {2, 2}>", "=>"
+        ),
+        dims=DIMS,
+    )
