@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from graphopt.cli import options, values
 from graphopt.cli.output import Output, clean, duration, size
@@ -19,16 +17,7 @@ MAX_CHANGES = 6
 def optimize(
     model: options.Source,
     *,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="OUT.onnx",
-            help="Where to write; without it, only report.",
-            show_default=False,
-        ),
-    ] = None,
+    out: options.OptionalOutput = None,
     target: options.OptionalTarget = None,
     shape: options.Shapes,
     dim: options.Dims,
@@ -39,21 +28,10 @@ def optimize(
     level: options.Level = 2,
     pipeline: options.PipelineText = None,
     verify: options.Verify = None,
-    reproducer: Annotated[
-        str | None,
-        typer.Option(
-            "--reproducer",
-            metavar="FOLDER",
-            help="Where --verify each writes a small failing model for a pass that it undoes; default: "
-            "OUT.reproducers beside the output.",
-            show_default=False,
-        ),
-    ] = None,
+    reproducer: options.Reproducers = None,
     rule_limit: options.RuleLimit = None,
     dump: options.Dump = None,
-    list_declined: Annotated[
-        bool, typer.Option("--list-declined", help="Also list what passes left alone, and why.")
-    ] = False,
+    list_declined: options.ListDeclined = False,
     json: options.Json = False,
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
@@ -102,7 +80,7 @@ def optimize(
             "report": report,
         },
     )
-    show_passes(output, report)
+    show_passes(output, report, every=bool(verbose))
     if verbose:
         show_rules(output, report)
     if list_declined:
@@ -135,11 +113,12 @@ def _show_end(output: Output, result: Result, report: dict[str, Any], destinatio
         output.line(f"wrote {destination}")
 
 
-def show_passes(output: Output, report: dict[str, Any]) -> None:
-    """A row for every pass; times where the report has them."""
+def show_passes(output: Output, report: dict[str, Any], *, every: bool = False) -> None:
+    """A row for each pass that changed something (for `every` one on demand); times where there are any."""
     if not report["passes"]:
         output.line("no passes ran")
         return
+    shown = [row for row in report["passes"] if every or row["modified"]]
     rows = [
         (
             row["name"],
@@ -148,11 +127,14 @@ def show_passes(output: Output, report: dict[str, Any]) -> None:
             row["nodes_after"],
             _changes(row),
         )
-        for row in report["passes"]
+        for row in shown
     ]
-    output.table(
-        ["pass", ">ms", ">before", ">after", "changed"], rows, title="passes (nodes before and after)"
-    )
+    if rows:
+        output.table(
+            ["pass", ">ms", ">before", ">after", "changed"], rows, title="passes (nodes before and after)"
+        )
+    if len(shown) < len(report["passes"]):
+        output.line(f"{len(report['passes']) - len(shown)} passes found nothing to change (-v lists them)")
 
 
 def _changes(row: dict[str, Any]) -> str:

@@ -111,6 +111,29 @@ OptionalTarget = Annotated[
         show_default=False,
     ),
 ]
+OptionalOutput = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="OUT.onnx",
+        help="Where to write; without it, only report.",
+        show_default=False,
+    ),
+]
+Reproducers = Annotated[
+    str | None,
+    typer.Option(
+        "--reproducer",
+        metavar="FOLDER",
+        help="Where --verify each writes a small failing model for a pass that it undoes; default: "
+        "OUT.reproducers beside the output.",
+        show_default=False,
+    ),
+]
+ListDeclined = Annotated[
+    bool, typer.Option("--list-declined", help="Also list what passes left alone, and why.")
+]
 RuntimeOptimized = Annotated[
     bool,
     typer.Option(
