@@ -42,7 +42,12 @@ def test_data_that_is_not_there_is_a_usage_error(cli: Cli) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "options", "share"),
-    [("dynamic", "", 0.5), ("static", "type=uint8", 0.5), ("weights", "bits=8 form=dequantize", 0.6)],
+    [
+        ("dynamic", "", 0.5),
+        ("static", "type=uint8", 0.5),
+        ("weights", "bits=8 form=dequantize", 0.6),
+        ("fp16", "", 0.6),
+    ],
 )
 def test_quantize_reports_what_it_changed(
     cli: Cli, tmp_path: Path, mode: str, options: str, share: float
