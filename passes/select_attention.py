@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
 from graphopt.ir import Model, Node, Value
 from graphopt.ir.query import attribute, constant_tensor, is_op, only_use, rank, same_dim, static_shape
+from graphopt.passes._attention_masks import bounds, every_row_is_open
 from graphopt.passes._matching import numbers, numpy_dtype, split_constant
 from graphopt.passes._onnxruntime import DOMAIN, select
 from graphopt.transform import Changes, Exactness, NoMatch, Rewriter, RulePass, rule
@@ -46,6 +48,10 @@ def attention_with_projections(node: Node, rewriter: Rewriter) -> Replacement:
     causal = bool(attribute(node, "is_causal", 0))
     if mask is not None and (causal or not _fits(mask, source, heads)):
         return NoMatch("the mask is not an added one of four axes, as long as the sequence", mask.name)
+    limits = None if mask is None else bounds(mask)
+    if mask is not None and limits is not None and limits[0] == -math.inf and not every_row_is_open(mask):
+        # The standard operator gives zeros where all keys are closed, this one NaN.
+        return NoMatch("the mask may close all keys by -inf", mask.name)
     return rewriter.op(
         "Attention",
         source,
