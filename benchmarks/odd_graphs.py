@@ -3,7 +3,8 @@
     python benchmarks/odd_graphs.py [--first 10000] [--count 2000] [--passes 300]
 
 The graphs are those of tests/properties, with other seeds than the tests have. Each goes through the presets;
-of the first `--passes`, each also through every pass alone and through shuffled pipelines. Prints every seed
+of the first `--passes`, each also through every pass alone and through shuffled pipelines. With `--compose`,
+what comes out is also run with all optimisations of ONNX Runtime on. Prints every seed
 that fails, with the reason, and the counts; exits 1 if any failed.
 """
 
@@ -40,6 +41,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=10_000)
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--passes", type=int, default=300)
+    parser.add_argument("--compose", action="store_true")
     chosen = parser.parse_args()
     sys.path[:0] = [str(TESTS), str(TESTS / "properties")]
     import test_exporter_graphs as graphs
@@ -47,6 +49,8 @@ def main() -> int:
     bad, started = 0, time.perf_counter()
     for index, seed in enumerate(range(chosen.first, chosen.first + chosen.count)):
         checks = [graphs.test_presets]
+        if chosen.compose:
+            checks.append(graphs.test_composes_with_onnxruntime)
         if index < chosen.passes:
             checks.append(graphs.test_passes_alone_and_shuffled)
         for check in checks:

@@ -195,7 +195,8 @@ def loops(g: Grower) -> None:
         helper.make_node(g.pick("Add", "Mul"), ["carried", "fixed"], ["next"]),
         helper.make_node("Identity", ["keep"], ["go_on"]),
     ]
-    scanned = g.chance(0.5)
+    # With no turn at all the shape of what is stacked is the runtime's guess.
+    scanned = trips > 0 and g.chance(0.5)
     body = subgraph(
         "body",
         nodes,
@@ -211,7 +212,7 @@ def loops(g: Grower) -> None:
     g.op(
         "Loop",
         g.const(np.int64(trips)),
-        g.const(np.bool_(g.chance(0.9))),
+        g.const(np.bool_(scanned or g.chance(0.9))),
         start,
         outputs=2 if scanned else 1,
         body=body,
