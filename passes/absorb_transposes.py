@@ -57,8 +57,9 @@ def matmul_of_transposes(node: Node, rewriter: Rewriter) -> Replacement:
 class AbsorbTransposes(RulePass):
     """Let Gemm transpose its operands while it reads them.
 
-    Before: ``t = Transpose<perm = [1, 0]>(w); y = MatMul(x, t)``
-    After:  ``y = Gemm<transB = 1>(x, w)``
+    given:  float[N, 8] x; float[4, 8] w
+    before: y = MatMul(x, Transpose<perm = [1, 0]>(w))
+    after:  y = Gemm<transB = 1>(x, w)
 
     Operands are matrices; a MatMul's are float32 or float64, and sum over a known number of elements.
 

@@ -30,9 +30,10 @@ class CancelTransposes(Pass):
     order of axes above the Transpose, the Transposes into the island go, those out of it are merged
     with it, and each other edge in or out takes a new one.
 
-    Before: ``t = Transpose<perm = [0, 2, 3, 1]>(x); a = Relu(t); b = Exp(t); c = Add(a, b);
-    y = Transpose<perm = [0, 3, 1, 2]>(c)``
-    After:  ``a = Relu(x); b = Exp(x); y = Add(a, b)``
+    given:  float[1, 4, 5, 6] x
+    before: t = Transpose<perm = [0, 2, 3, 1]>(x); c = Add(Relu(t), Exp(t));
+            y = Transpose<perm = [0, 3, 1, 2]>(c)
+    after:  y = Add(Relu(x), Exp(x))
 
     Spec: https://onnx.ai/onnx/operators/onnx__Transpose.html
     """

@@ -58,8 +58,9 @@ def square(node: Node, rewriter: Rewriter) -> Replacement:
 class CanonicalizeArithmetic(RulePass):
     """Spell equal arithmetic one way: constants on the right, products for divisions and squares.
 
-    before: a = Div(x, 8.0);  b = Pow(a, 2.0);  y = Add(1.0, b)
-    after:  a = Mul(x, 0.125);  b = Mul(a, a);  y = Add(b, 1.0)
+    given:  float[N] x
+    before: y = Add(1.0, Pow(Div(x, 8.0), 2.0))
+    after:  a = Mul(x, 0.125); y = Add(Mul(a, a), 1.0)
     """
 
     rules = (constant_to_the_right, division_by_power_of_two, square)

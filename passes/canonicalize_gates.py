@@ -77,8 +77,9 @@ def _is_activation(value: Value | None) -> bool:
 class CanonicalizeGates(RulePass):
     """Spell gated products one way, so that whoever selects kernels sees one order.
 
-    before: g = Mul(Sigmoid(x), y);   z = Mul(x, g)
-    after:  s = Mul(x, Sigmoid(x));   z = Mul(s, y)
+    given:  float[N] x; float[N] y
+    before: z = Mul(x, Mul(Sigmoid(x), y))
+    after:  z = Mul(Mul(x, Sigmoid(x)), y)
 
     A value comes before its gate, and an activation (SiLU, Gelu, HardSwish, Mish) before what it multiplies.
     """

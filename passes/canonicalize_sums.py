@@ -21,6 +21,7 @@ def sum_of_two(node: Node, rewriter: Rewriter) -> Replacement:
 class CanonicalizeSums(RulePass):
     """Write the sum of two values as Add, which other passes know. It undoes select-residual-sum.
 
+    given:  float[N] a; float[N] b
     before: y = Sum(a, b)
     after:  y = Add(a, b)
     """

@@ -22,8 +22,9 @@ class DeduplicateInitializers(Pass):
     their names. Only tensors of equal type and shape are read; those whose first and last pages
     differ are not read further.
 
-    Before: ``w1 = {1, 2}; w2 = {1, 2}; a = Add(x, w1); y = Mul(a, w2)``
-    After:  ``w1 = {1, 2}; a = Add(x, w1); y = Mul(a, w1)``
+    given:  float[2] x; w1 = [1.0, 2.0]
+    before: w2 = [1.0, 2.0]; y = Mul(Add(x, w1), w2)
+    after:  y = Mul(Add(x, w1), w1)
     """
 
     def run(self, model: Model) -> Changes:

@@ -20,8 +20,9 @@ class EliminateCommonSubexpressions(Pass):
     If, Loop and Scan are equal if their bodies compute the same from the same outer values.
     Random operators and operators of unknown domains are left alone.
 
-    Before: ``a = Exp(x); b = Exp(x); y = Add(a, b)``
-    After:  ``a = Exp(x); y = Add(a, a)``
+    given:  float[N] x
+    before: y = Add(Exp(x), Exp(x))
+    after:  a = Exp(x); y = Add(a, a)
 
     Attributes:
         by_value: take small constants with the same bits for the same in float arithmetic, too, not only

@@ -21,8 +21,9 @@ class EliminateDeadNodes(Pass):
 
     Outputs of If, Loop and Scan that nobody uses go too, with what their bodies did for them.
 
-    Before: ``a = Exp(x); b, mask = Dropout(x); y = Relu(b)``
-    After:  ``b = Dropout(x); y = Relu(b)``
+    given:  float[N] x; => y
+    before: a = Exp(x); b, mask = Dropout(x); y = Relu(b)
+    after:  b = Dropout(x); y = Relu(b)
     """
 
     def run(self, model: Model) -> Changes:

@@ -260,8 +260,9 @@ def tile_of_tile(node: Node, rewriter: Rewriter) -> Replacement:
 class EliminateExpands(RulePass):
     """Drop an Expand (or a Tile of axes of size 1) whose user broadcasts, or move it behind the user.
 
-    Before: ``e = Expand(x, s); y = Add(e, z)``
-    After:  ``y = Add(x, z)``
+    given:  float[1, 4] x; float[3, 4] z
+    before: y = Add(Expand(x, [3, 4]), z)
+    after:  y = Add(x, z)
 
     The shape of the result is proven to stay, symbolic dimensions included. An Expand moves only
     behind operators that then compute fewer elements.

@@ -26,6 +26,10 @@ def identity(node: Node, rewriter: Rewriter) -> Replacement:
 class EliminateIdentity(RulePass):
     """Remove Identity nodes, except those that carry an input or a weight straight to an output.
 
+    given:  float[N] x
+    before: y = Exp(Identity(x))
+    after:  y = Exp(x)
+
     Spec: https://onnx.ai/onnx/operators/onnx__Identity.html
     """
 

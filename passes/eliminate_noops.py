@@ -228,8 +228,9 @@ class EliminateNoops(RulePass):
     What might change the sign of a zero (``x + 0.0``, a sum or mean over one element), the shape
     (broadcasting) or a NaN (a pooling window of one element, under ONNX Runtime) stays.
 
-    Before: ``a = Transpose<perm = [0, 1]>(x); b = Mul(a, one); y = Relu(b)``
-    After:  ``y = Relu(x)``
+    given:  float[N, M] x
+    before: y = Relu(Mul(Transpose<perm = [0, 1]>(x), 1.0))
+    after:  y = Relu(x)
     """
 
     rules = (

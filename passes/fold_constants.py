@@ -47,8 +47,9 @@ class FoldConstants(Pass):
 
     Transcendental functions may be rounded differently than on the target; all else is exact.
 
-    Before: ``w2 = Transpose(w); b = Add(one, one); y = MatMul(x, w2)``
-    After:  ``y = MatMul(x, w')``
+    given:  float[N, 3] x
+    before: y = MatMul(x, Transpose<perm = [1, 0]>([[1.0, 2.0, 3.0]]))
+    after:  y = MatMul(x, [[1.0], [2.0], [3.0]])
 
     Attributes:
         max_bytes: the largest result that is computed here.

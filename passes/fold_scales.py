@@ -272,8 +272,9 @@ def _is_moderate(factor: float, dtype: np.dtype) -> bool:
 class FoldScales(RulePass):
     """Fold constant factors and shifts into the weights of what takes or made them.
 
-    before: a = Mul(x, f);  b = MatMul(a, w);  c = Add(b, v);  y = Mul(c, g)
-    after:  b = MatMul(x, f * g * w);  y = Add(b, g * v)
+    given:  float[N, 8] x
+    before: y = Mul(Add(MatMul(Mul(x, 2.0), float[8, 4] 0.5), float[4] 3.0), 2.0)
+    after:  y = Add(MatMul(x, float[8, 4] 2.0), float[4] 6.0)
 
     Before Conv, ConvTranspose, Gemm and MatMul, one number per input channel; behind them also
     through a bias that is added, and, for a single number, through Reshape, Transpose, Squeeze and

@@ -48,8 +48,9 @@ class FoldShapes(Pass):
     0 (copy) or -1; values that are equal are computed once; what is left of a tower of Shape, Gather,
     Unsqueeze and Concat is a Shape with start and end, and at most one Concat.
 
-    Before: ``s = Shape(x); n = Gather(s, [0]); t = Concat(n, [4, 16]); y = Reshape(x, t)``
-    After:  ``y = Reshape(x, [0, 4, 16])``
+    given:  float[N, 8, 8] x
+    before: n = Gather(Shape(x), [0]); y = Reshape(x, Concat<axis = 0>(n, [4, 16]))
+    after:  y = Reshape(x, [0, 4, 16])
 
     Attributes:
         assume_nonempty: no dimension is ever zero, so that -1 may stand next to a copied dimension.

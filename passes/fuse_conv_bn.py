@@ -143,9 +143,12 @@ def standalone_batch_normalization(node: Node, rewriter: Rewriter) -> Replacemen
 class FuseConvBn(RulePass):
     """Fold BatchNormalization and per-channel constants into the weights of Conv, Gemm and their like.
 
-    before: c = Conv(x, w);  y = BatchNormalization(c, scale, B, mean, var)
-    after:  y = Conv(x, w * f, B - mean * f)     with f = scale / sqrt(var + epsilon)
+    given:  float[1, 3, 8, 8] x; B = [1.0, 2.0]
+    before: y = BatchNormalization<epsilon = 0.0>(Conv(x, float[2, 3, 1, 1] 0.5),
+            [3.0, 3.0], B, [1.0, 0.0], [4.0, 4.0])
+    after:  y = Conv(x, float[2, 3, 1, 1] 0.75, [-0.5, 2.0])
 
+    With f = scale / sqrt(var + epsilon) the weights become w * f and the bias B - mean * f.
     Weights and parameters must be constants and the convolution have no other user. Products are
     computed in float64 and rounded once to the weight's type; a shared weight is copied, not changed.
 

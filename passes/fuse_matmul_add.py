@@ -82,8 +82,9 @@ def product_of_transpose(node: Node, rewriter: Rewriter) -> Replacement:
 class FuseMatmulAdd(RulePass):
     """Make one Gemm of a product of two matrices, a sum and the transpositions before them.
 
-    before: p = MatMul(Transpose(a), b);  y = Add(p, c)
-    after:  y = Gemm<transA=1>(a, b, c)
+    given:  float[8, 2] a; float[8, 4] b; float[2, 4] c
+    before: y = Add(MatMul(Transpose<perm = [1, 0]>(a), b), c)
+    after:  y = Gemm<transA = 1>(a, b, c)
 
     Both operands are known to be of rank 2, the product has no other user, and the sum provably has
     the shape of the product. Products of higher rank stay MatMul.

@@ -145,8 +145,9 @@ def _padded(node: Node, pads: list[int]) -> dict[str, Any]:
 class FusePad(RulePass):
     """Let Conv, AveragePool and MaxPool pad for themselves.
 
-    before: p = Pad(x, [0,0,1,1, 0,0,1,1]);  y = Conv(p, w)
-    after:  y = Conv<pads=[1,1,1,1]>(x, w)
+    given:  float[1, 3, 8, 8] x; float[2, 3, 3, 3] w
+    before: y = Conv(Pad(x, [0, 0, 1, 1, 0, 0, 1, 1]), w)
+    after:  y = Conv<pads = [1, 1, 1, 1]>(x, w)
 
     The amounts are constant, not negative and on spatial axes only. Conv and AveragePool take zeros
     (AveragePool then counts its padding), MaxPool takes -inf.

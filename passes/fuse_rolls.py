@@ -82,8 +82,9 @@ def _refuses(x: Value | None, axis: int, count: int) -> NoMatch | None:
 class FuseRolls(RulePass):
     """Gather the parts of an axis in the order in which they are joined: one copy in the place of two.
 
-    Before: ``a, b = Split<axis = 1>(x, [3, 53]); y = Concat<axis = 1>(b, a)``
-    After:  ``y = Gather<axis = 1>(x, [3, …, 55, 0, 1, 2])``
+    given:  float[1, 5, 16] x
+    before: a, b = Split<axis = 1>(x, [3, 2]); y = Concat<axis = 1>(b, a)
+    after:  y = Gather<axis = 1>(x, [3, 4, 0, 1, 2])
 
     The size of the axis is known, and blocks of at least 64 bytes lie behind it. On ONNX Runtime's CPU
     provider this takes 0.6 to 0.96 of the time; XLA knows slices better than gathers.

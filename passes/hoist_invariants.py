@@ -28,8 +28,11 @@ class HoistInvariants(Pass):
     Random operators and those of unknown domains stay. Where the loop may never run, only operators
     that cannot fail are moved. What a branch inside the body computes stays there.
 
-    Before: ``y = Loop(3, true, x) <body = (i, c, s) => (c, r) {e = Exp(w); r = Add(s, e)}>``
-    After:  ``e = Exp(w); y = Loop(3, true, x) <body = (i, c, s) => (c, r) {r = Add(s, e)}>``
+    given:  float[2] x; float[2] w
+    before: y = Loop<body = g (int64 i, bool c, float[2] s) => (bool d, float[2] r)
+                {d = Identity(c) e = Exp(w) r = Add(s, e)}>(3, true, x)
+    after:  e = Exp(w); y = Loop<body = g (int64 i, bool c, float[2] s) => (bool d, float[2] r)
+                {d = Identity(c) r = Add(s, e)}>(3, true, x)
     """
 
     def run(self, model: Model) -> Changes:

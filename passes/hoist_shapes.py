@@ -68,8 +68,9 @@ def _shape(x: Value, start: int, end: int, rewriter: Rewriter) -> Value:
 class HoistShapes(RulePass):
     """Take a Shape of an operand, where the result is computed for its shape only.
 
-    Before: ``m = Max(x, z); s = Shape(m)`` with ``m`` as large as ``x``
-    After:  ``s = Shape(x)``
+    given:  float[N, 4] x; float[4] z
+    before: y = Shape(Max(x, z))
+    after:  y = Shape(x)
 
     Spec: https://onnx.ai/onnx/operators/onnx__Shape.html
     """

@@ -24,8 +24,10 @@ class InlineBranches(Pass):
     A Loop that never runs is replaced by its initial values, and an If whose branches compute the same
     by one of them.
 
-    Before: ``y = If(true) <then_branch = {z = Exp(x)}, else_branch = {z = Log(x)}>``
-    After:  ``y = Exp(x)``
+    given:  float[2] x
+    before: y = If<then_branch = t () => (float[2] z) {z = Exp(x)},
+            else_branch = e () => (float[2] z) {z = Log(x)}>(true)
+    after:  y = Exp(x)
 
     Spec: https://onnx.ai/onnx/operators/onnx__If.html
     """

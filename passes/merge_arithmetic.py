@@ -198,8 +198,9 @@ def sum_with_negative(node: Node, rewriter: Rewriter) -> Replacement:
 class MergeArithmetic(RulePass):
     """Make one multiplication and one addition of a chain of them by constants.
 
-    before: a = Div(x, 255);  b = Sub(a, mean);  y = Div(b, std)
-    after:  a = Mul(x, 1 / (255 * std));  y = Add(a, -mean / std)
+    given:  float[N, 2] x
+    before: y = Div(Sub(Div(x, 4.0), [1.0, 2.0]), [0.5, 0.25])
+    after:  y = Add(Mul(x, [0.5, 1.0]), [-2.0, -8.0])
 
     Constants are combined in float64 and rounded once; integers wrap as before. A chain whose shifts
     cancel (it may round on purpose), or whose factors would overflow one by one but not together,

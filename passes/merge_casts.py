@@ -145,8 +145,9 @@ class MergeCasts(RulePass):
 
     What is cast to a wider type, moved and cast back is moved as it is; arithmetic in between stays.
 
-    Before: ``a = Cast<to = INT32>(x); y = Cast<to = FLOAT>(a)`` with int8 ``x``
-    After:  ``y = Cast<to = FLOAT>(x)``
+    given:  int8[N] x
+    before: y = Cast<to = 1>(Cast<to = 6>(x))
+    after:  y = Cast<to = 1>(x)
 
     Spec: https://onnx.ai/onnx/operators/onnx__Cast.html
     """

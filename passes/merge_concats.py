@@ -186,8 +186,9 @@ def split_with_one_part_used(node: Node, rewriter: Rewriter) -> Replacement:
 class MergeConcats(RulePass):
     """Join Concats, and cancel Concat with the Split or the Slices that it undoes or that undo it.
 
-    Before: ``a, b = Split(x); c = Concat(z, w); y = Concat(a, b, c)``
-    After:  ``y = Concat(x, z, w)``
+    given:  float[4, N] x; float[2, N] z; float[3, N] w
+    before: a, b = Split(x, [2, 2]); y = Concat<axis = 0>(a, b, Concat<axis = 0>(z, w))
+    after:  y = Concat<axis = 0>(x, z, w)
 
     Spec: https://onnx.ai/onnx/operators/onnx__Concat.html
     """

@@ -157,8 +157,9 @@ def gather_of_expand(node: Node, rewriter: Rewriter) -> Replacement:
 class MergeGathers(RulePass):
     """Gather from the source, by one set of indices, and as a Slice where the indices are neighbours.
 
-    Before: ``c = Concat(x, z); y = Gather(c, 0)``
-    After:  ``y = Gather(x, 0)``
+    given:  float[4, N] x; float[2, N] z
+    before: y = Gather(Concat<axis = 0>(x, z), 1)
+    after:  y = Gather(x, 1)
 
     Indices are constant and inside of their axis.
 

@@ -62,8 +62,9 @@ def _same_fill(a: Node, b: Node) -> bool:
 class MergePads(RulePass):
     """Add up the amounts of Pads that follow each other.
 
-    Before: ``a = Pad(x, [0, 1, 0, 1]); y = Pad(a, [2, 0, 0, 0])``
-    After:  ``y = Pad(x, [2, 1, 0, 1])``
+    given:  float[N, M] x
+    before: y = Pad(Pad(x, [0, 1, 0, 1]), [2, 0, 0, 0])
+    after:  y = Pad(x, [2, 1, 0, 1])
 
     Amounts are constant and not negative, and both pad with the same number or repeat the edge.
 

@@ -109,7 +109,8 @@ def squeeze_of_position(node: Node, rewriter: Rewriter) -> Replacement:
 class MergeReductions(RulePass):
     """Reduce over several axes at once, and keep or drop them as what follows wants them.
 
-    before: a = ReduceSum(x, [3]);  b = ReduceSum(a, [2]);  y = Squeeze(b, [2, 3])
+    given:  float[N, 3, 4, 5] x
+    before: y = Squeeze(ReduceSum(ReduceSum(x, [3]), [2]), [2, 3])
     after:  y = ReduceSum<keepdims = 0>(x, [2, 3])
 
     The inner reduction must have no other user.

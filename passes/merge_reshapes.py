@@ -211,8 +211,9 @@ def _target_without_copies(node: Node) -> Value | None:
 class MergeReshapes(RulePass):
     """Merge chains of Reshape, Flatten, Squeeze and Unsqueeze whose result can be written down.
 
-    Before: ``a = Reshape(x, [0, 6]); y = Reshape(a, [-1, 3, 2])``
-    After:  ``y = Reshape(x, [-1, 3, 2])``
+    given:  float[N, 2, 3] x
+    before: y = Reshape(Reshape(x, [0, 6]), [-1, 3, 2])
+    after:  y = Reshape(x, [-1, 3, 2])
 
     Spec: https://onnx.ai/onnx/operators/onnx__Reshape.html
     """

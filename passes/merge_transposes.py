@@ -43,8 +43,9 @@ def transpose_of_transpose(node: Node, rewriter: Rewriter) -> Replacement:
 class MergeTransposes(RulePass):
     """Compose Transposes that follow each other, and drop those that cancel.
 
-    Before: ``a = Transpose<perm = [1, 2, 0]>(x); y = Transpose<perm = [1, 2, 0]>(a)``
-    After:  ``y = Transpose<perm = [2, 0, 1]>(x)``
+    given:  float[2, 3, 4] x
+    before: y = Transpose<perm = [1, 2, 0]>(Transpose<perm = [1, 2, 0]>(x))
+    after:  y = Transpose<perm = [2, 0, 1]>(x)
 
     Spec: https://onnx.ai/onnx/operators/onnx__Transpose.html
     """

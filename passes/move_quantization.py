@@ -136,8 +136,9 @@ def movement_of_quantized_weight(node: Node, rewriter: Rewriter) -> Replacement:
 class MoveQuantization(RulePass):
     """Move numbers quantised where they would be dequantised, moved and quantised alike again.
 
-    before: a = DequantizeLinear(q, s, z);  b = Transpose(a);  y = QuantizeLinear(b, s, z)
-    after:  y = Transpose(q)
+    given:  uint8[2, 3] q; z = uint8 8
+    before: y = QuantizeLinear(Transpose<perm = [1, 0]>(DequantizeLinear(q, 0.5, z)), 0.5, z)
+    after:  y = Transpose<perm = [1, 0]>(q)
 
     Parameters must be equal constants, of 8 bits and one scale for what is moved. A pair that rounds
     (QuantizeLinear, then DequantizeLinear) always stays, and so does DequantizeLinear next to the

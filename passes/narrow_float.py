@@ -50,8 +50,10 @@ and compare. A product with a clamped number would be another product."""
 class NarrowFloat(CalibratedPass):
     """Compute in bfloat16 (or float16) inside the model; inputs and outputs keep their types.
 
-    before: c = Conv(x, w);  r = Relu(c);  y = Softmax(r)
-    after:  c = Conv(Cast<bf16>(x), w_bf16);  r = Relu(c);  y = Softmax(Cast<float>(r))
+    given:  float[N, 2] x
+    before: y = Softmax(Relu(MatMul(x, float[2, 3] 0.5)))
+    after:  y = Softmax(Cast<to = 1>(Relu(MatMul(Cast<to = 10>(x), float16[2, 3] 0.5))))
+    pass:   narrow-float{to=fp16}
 
     Products (Conv, Gemm, MatMul, …) are narrowed. Other operators follow: they are narrowed if all that
     they compute with is. Normalizations, sums, exponentials, losses, everything whose operator has no

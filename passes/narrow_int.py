@@ -34,8 +34,9 @@ INDEX_OPERAND = {"Gather": 1, "GatherElements": 1, "ScatterElements": 1}
 class NarrowInt(Pass):
     """Compute with indices in int32 where they provably fit, and index with them.
 
-    before: i = ArgMax(x);  j = Add(i, 1);  y = Gather(table, j)
-    after:  i = ArgMax(x);  j = Add(Cast<int32>(i), 1);  y = Gather(table, j)
+    given:  float[2, 4] x; float[5, 3] table
+    before: y = Gather(table, Add(ArgMax<axis = -1, keepdims = 0>(x), 1))
+    after:  y = Gather(table, Add(Cast<to = 6>(ArgMax<axis = -1, keepdims = 0>(x)), int32 1))
 
     A number fits by what is known of constants, static dimensions, small integer types and the
     dimension that is indexed. A chain is narrowed only if nothing that needs int64 reads it.

@@ -317,7 +317,8 @@ def _transposed(value: Value, perm: Sequence[int], rewriter: Rewriter) -> Value:
 class PushTransposes(RulePass):
     """Move Transpose down through elementwise operators until it meets another or a reduction.
 
-    before: a = Transpose(x, [0,2,3,1]);  b = Relu(a);  y = Transpose(b, [0,3,1,2])
+    given:  float[1, 4, 5, 6] x
+    before: y = Transpose<perm = [0, 3, 1, 2]>(Relu(Transpose<perm = [0, 2, 3, 1]>(x)))
     after:  y = Relu(x)
 
     Cost: a Transpose moves only where it ends in another one, joins its like at an operator with

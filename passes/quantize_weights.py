@@ -36,9 +36,10 @@ TYPES |= {(8, True): DataType.INT8, (8, False): DataType.UINT8}
 class QuantizeWeights(Pass):
     """Store the constant weights of MatMul and Gemm in 4 or 8 bits, a scale for each block of terms.
 
-    before: y = MatMul(x, w)
-    after:  y = com.microsoft.MatMulNBits<K, N, bits, block_size>(x, w_packed, scales)
-       or:  y = MatMul(x, DequantizeLinear<axis = 0, block_size>(w_int4, scales))
+    given:  float[N, 32] x; opset 21
+    before: y = MatMul(x, float[32, 32] 7.0)
+    after:  y = MatMul(x, DequantizeLinear<axis = 0, block_size = 32>(int4[32, 32] -8, float[1, 32] -0.875))
+    pass:   quantize-weights{form=dequantize}
 
     Activations stay floats, so the error is that of the weights alone. ``matmulnbits`` is ONNX
     Runtime's operator, which multiplies with the packed weights; ``dequantize`` is standard ONNX of

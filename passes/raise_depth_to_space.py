@@ -98,9 +98,10 @@ def _scaled(small: Sequence[Dim], large: Sequence[Dim], block: int) -> bool:
 class RaiseDepthToSpace(RulePass):
     """Raise the pixel shuffles that exporters write as Reshape, Transpose and Reshape.
 
-    Before: ``a = Reshape(x, [1, 2, 2, 8, 5, 5]); b = Transpose<perm = [0, 3, 4, 1, 5, 2]>(a);
-    y = Reshape(b, [1, 8, 10, 10])``
-    After:  ``y = DepthToSpace<blocksize = 2, mode = "DCR">(x)``
+    given:  float[1, 32, 5, 5] x
+    before: t = Transpose<perm = [0, 3, 4, 1, 5, 2]>(Reshape(x, [1, 2, 2, 8, 5, 5]));
+            y = Reshape(t, [1, 8, 10, 10])
+    after:  y = DepthToSpace<blocksize = 2, mode = "DCR">(x)
 
     Spec: https://onnx.ai/onnx/operators/onnx__DepthToSpace.html
     """

@@ -115,7 +115,8 @@ def hard_sigmoid(node: Node, rewriter: Rewriter) -> Replacement:
 class RaiseHardSwish(RulePass):
     """Recognise HardSigmoid and HardSwish that are written out with Clip.
 
-    before: y = Div(Mul(x, Clip(Add(x, 3), 0, 6)), 6)
+    given:  float[N] x
+    before: y = Div(Mul(x, Clip(Add(x, 3.0), 0.0, 6.0)), 6.0)
     after:  y = HardSwish(x)
 
     Constants are compared within 1e-4, or one unit in the last place of float16 and bfloat16.

@@ -37,8 +37,9 @@ def mean(node: Node, rewriter: Rewriter) -> Replacement:
 class RaiseMean(RulePass):
     """Recognise means that are written out as a sum and a division.
 
-    before: y = Div(ReduceSum(x, axes = [-1]), 768.0)       x: [N, 768]
-    after:  y = ReduceMean(x, axes = [-1])
+    given:  float[N, 768] x
+    before: y = Div(ReduceSum(x, [-1]), 768.0)
+    after:  y = ReduceMean(x, [-1])
 
     The reduced sizes are known and the divisor is their product, or its inverse rounded correctly.
 

@@ -155,8 +155,9 @@ def _leaky(x: Value, alpha: float, node: Node, rewriter: Rewriter) -> Value | No
 class RaiseRectifiers(RulePass):
     """Recognise Relu, LeakyRelu, ThresholdedRelu and Clip in maxima, minima and choices.
 
-    before: y = Min(Max(x, 0), 6);  z = Where(Greater(y, 0), y, Mul(y, 0.1))
-    after:  y = Clip(x, 0, 6);      z = LeakyRelu(y, alpha=0.1)
+    given:  float[N] x; float[N] z
+    before: a = Min(Max(x, 0.0), 6.0); b = Where(Greater(z, 0.0), z, Mul(z, 0.1))
+    after:  a = Clip(x, 0.0, 6.0); b = LeakyRelu<alpha = 0.1>(z)
 
     A maximum of zeros of both signs may be either. One finite end alone stays a maximum: ONNX Runtime's Clip
     without the other end makes the largest number of infinity. Slopes for each channel stay as they are:

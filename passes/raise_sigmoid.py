@@ -140,7 +140,8 @@ def softsign(node: Node, rewriter: Rewriter) -> Replacement:
 class RaiseSigmoid(RulePass):
     """Recognise Sigmoid, Mish, Softplus and Softsign that are written out.
 
-    before: y = Div(x, Add(Exp(Neg(x)), 1))
+    given:  float[N] x
+    before: y = Div(x, Add(Exp(Neg(x)), 1.0))
     after:  y = Mul(x, Sigmoid(x))
 
     Swish stays ``x * Sigmoid(x)``: ONNX Runtime has no kernel for Swish and takes 1.5 times as long, and to

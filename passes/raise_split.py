@@ -22,8 +22,9 @@ Parts = dict[tuple[int, int], list[Node]]
 class RaiseSplit(Pass):
     """Replace the Slices of a value that together are all of it, each element once, by one Split.
 
-    Before: ``a = Slice(x, [0], [4], [1]); b = Slice(x, [4], [8], [1])``
-    After:  ``a, b = Split<axis = 1>(x, [4, 4])``
+    given:  float[N, 8] x
+    before: a = Slice(x, [0], [4], [1]); b = Slice(x, [4], [8], [1])
+    after:  a, b = Split<axis = 1>(x, [4, 4])
 
     Bounds are constant, steps are 1, and the size of the axis is known.
 

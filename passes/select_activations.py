@@ -84,8 +84,9 @@ def _slope(argument: Value, sigmoid: Node, x: Value) -> float | None:
 class SelectActivations(RulePass):
     """Choose ONNX Runtime's Gelu, BiasGelu, FastGelu and QuickGelu for activation functions in parts.
 
-    before: s = Sigmoid(x);  y = Mul(x, s)
-    after:  y = com.microsoft.QuickGelu<alpha=1>(x)
+    given:  float[N] x
+    before: y = Mul(x, Sigmoid(x))
+    after:  y = com.microsoft.QuickGelu<alpha = 1.0>(x)
 
     The parts serve the activation alone; a bias is a vector along the last axis.
 

@@ -67,8 +67,10 @@ def _per_channel(value: Value, channels: int) -> np.ndarray | None:
 class SelectBatchNormalization(RulePass):
     """Make one BatchNormalization of a constant scale and shift after a convolution with its activation.
 
-    before: c = FusedConv<activation = "HardSwish">(x, w);  p = Mul(c, f);  y = Add(p, s)
-    after:  y = BatchNormalization<epsilon = 0>(c, f, s, zeros, ones)
+    given:  float[1, 3, 8, 8] x; float[2, 3, 1, 1] w;
+            c = com.microsoft.FusedConv<activation = "HardSwish">(x, w)
+    before: y = Add(Mul(c, [[[2.0]], [[3.0]]]), [[[4.0]], [[5.0]]])
+    after:  y = BatchNormalization<epsilon = 0.0>(c, [2.0, 3.0], [4.0, 5.0], [0.0, 0.0], [1.0, 1.0])
 
     ONNX Runtime runs it in the blocked layout of the convolutions around it, while for a Mul and an Add it
     first brings the image back into the plain one and then into the blocked one again. Scale and shift are

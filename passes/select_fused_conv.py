@@ -79,7 +79,8 @@ def _parameters(node: Node) -> list[float] | NoMatch:
 class SelectFusedConv(RulePass):
     """Make FusedConv or FusedGemm of a Conv or Gemm and the activation function that alone uses it.
 
-    before: c = Conv(x, w, b);  y = Relu(c)
+    given:  float[1, 3, 8, 8] x; w = float[2, 3, 1, 1] 0.5; b = [1.0, 2.0]
+    before: y = Relu(Conv(x, w, b))
     after:  y = com.microsoft.FusedConv<activation = "Relu">(x, w, b)
 
     Relu, Sigmoid, Tanh, LeakyRelu, HardSigmoid, HardSwish and Clip between two constants after Conv; the

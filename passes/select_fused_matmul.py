@@ -160,8 +160,9 @@ def _transpose(found: _Operand, node: Node) -> bool:
 class SelectFusedMatmul(RulePass):
     """Make FusedMatMul of a product with transposed or scaled operands or a scaled result.
 
-    before: t = Transpose(b);  p = MatMul(a, t);  y = Div(p, 8)
-    after:  y = com.microsoft.FusedMatMul<alpha=0.125, transB=1>(a, b)
+    given:  float[B, 4, 5] a; float[B, 6, 5] b
+    before: y = Div(MatMul(a, Transpose<perm = [0, 2, 1]>(b)), 8.0)
+    after:  y = com.microsoft.FusedMatMul<alpha = 0.125, transB = 1>(a, b)
 
     Factors are one-element constants. Where a Transpose does more than exchange the last two axes, it
     does the rest, if that leaves the innermost axis in place. Matrices that Gemm serves stay Gemm.

@@ -46,8 +46,9 @@ def _is_normalized(total: Value) -> bool:
 class SelectResidualSum(RulePass):
     """Add a residual, and the bias before it, by one Sum where the result is normalized.
 
-    before: p = Add(x, bias);  s = Add(p, residual);  y = LayerNormalization(s, scale)
-    after:  s = Sum(x, bias, residual);  y = LayerNormalization(s, scale)
+    given:  float[1, 4, 8] x; float[1, 4, 8] r; bias = float[8] 0.5; scale = float[8] 2.0
+    before: y = LayerNormalization(Add(Add(x, bias), r), scale)
+    after:  y = LayerNormalization(Sum(x, bias, r), scale)
 
     ONNX Runtime makes SkipLayerNormalization of an Add before a LayerNormalization, and its kernel for
     CPUs takes five times as long as the two (1.31: 490 against 78 µs for 128 rows of 768). It leaves a

@@ -59,8 +59,9 @@ def _is_scaled(y: Value) -> bool:
 class SelectRmsParts(RulePass):
     """Spell RMS normalization as ONNX Runtime looks for it, for models that stay below opset 23.
 
-    before: r = Reciprocal(Sqrt(Add(ReduceMean(Mul(x, x)), e)));  y = Mul(Mul(x, r), w)
-    after:  d = Div(x, Sqrt(Add(ReduceMean(Pow(x, 2)), e)));  y = Mul(d, w)
+    given:  float[N, 4] x; w = float[4] 0.5
+    before: r = Reciprocal(Sqrt(Add(ReduceMean(Mul(x, x), [-1]), 0.5))); y = Mul(Mul(x, r), w)
+    after:  y = Mul(Div(x, Sqrt(Add(ReduceMean(Pow(x, 2.0), [-1]), 0.5))), w)
 
     ONNX Runtime makes one SimplifiedLayerNormalization of it, which takes 0.4 to 0.7 of the time; of a square
     that is a product, or of a reciprocal, it makes nothing. canonicalize-arithmetic writes the product.

@@ -257,7 +257,8 @@ def logic_of_fill(node: Node, _: Rewriter) -> Replacement:
 class SimplifyMasks(RulePass):
     """Compute masks in fewer steps: choices between numbers, negations, and tensors of one number.
 
-    before: a = Cast<float>(m);  b = Sub(1, a);  y = Mul(b, -1e9)    with m boolean
+    given:  bool[N] m
+    before: y = Mul(Sub(1.0, Cast<to = 1>(m)), -1e9)
     after:  y = Where(m, -0.0, -1e9)
 
     What a mask of two numbers becomes by arithmetic with constants is computed for the two numbers, in

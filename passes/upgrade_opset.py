@@ -13,8 +13,10 @@ from graphopt.transform import Changes, Pass
 class UpgradeOpset(Pass):
     """Raise the default operator set, where a target or a later pass needs a newer one.
 
-    Before: ``opset_import: ["" : 18]`` (Conv takes no bfloat16)
-    After:  ``opset_import: ["" : 22]`` (Conv takes bfloat16)
+    given:  float[1, 3, 8, 8] x; float[2, 3, 1, 1] w; y = Conv(x, w)
+    before: opset 18
+    after:  opset 22
+    pass:   upgrade-opset{to=22}
 
     Attributes:
         to: the version; a model that is there or above is left alone.
