@@ -48,10 +48,11 @@ def attention_with_projections(node: Node, rewriter: Rewriter) -> Replacement:
     causal = bool(attribute(node, "is_causal", 0))
     if mask is not None and (causal or not _fits(mask, source, heads)):
         return NoMatch("the mask is not an added one of four axes, as long as the sequence", mask.name)
-    limits = None if mask is None else bounds(mask)
-    if mask is not None and limits is not None and limits[0] == -math.inf and not every_row_is_open(mask):
-        # The standard operator gives zeros where all keys are closed, this one NaN.
-        return NoMatch("the mask may close all keys by -inf", mask.name)
+    if mask is not None and not every_row_is_open(mask):
+        limits = bounds(mask)
+        if limits is None or limits[0] == -math.inf:
+            # The standard operator gives zeros where all keys are closed, this one NaN.
+            return NoMatch("the mask may close all keys by -inf", mask.name)
     return rewriter.op(
         "Attention",
         source,
