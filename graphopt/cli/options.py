@@ -131,6 +131,16 @@ Reproducers = Annotated[
         show_default=False,
     ),
 ]
+MaxError = Annotated[
+    float | None,
+    typer.Option(
+        "--max-error",
+        metavar="E",
+        min=0.0,
+        help="Refuse (exit code 4) if an output is off by more than this share of its largest magnitude.",
+        show_default=False,
+    ),
+]
 ListDeclined = Annotated[
     bool, typer.Option("--list-declined", help="Also list what passes left alone, and why.")
 ]

@@ -19,16 +19,7 @@ def prune(
         float, typer.Option("--sparsity", metavar="S", help="The share of channels that goes, 0 to 1.")
     ] = 0.5,
     data: options.Data = None,
-    max_error: Annotated[
-        float | None,
-        typer.Option(
-            "--max-error",
-            metavar="E",
-            min=0.0,
-            help="Refuse (exit code 4) if an output is off by more than this share of its largest magnitude.",
-            show_default=False,
-        ),
-    ] = None,
+    max_error: options.MaxError = None,
     shape: options.Shapes,
     dim: options.Dims,
     level: options.Level = 2,

@@ -47,16 +47,7 @@ def quantize(
         ),
     ] = "",
     data: options.Data = None,
-    max_error: Annotated[
-        float | None,
-        typer.Option(
-            "--max-error",
-            metavar="E",
-            min=0.0,
-            help="Refuse (exit code 4) if an output is off by more than this share of its largest magnitude.",
-            show_default=False,
-        ),
-    ] = None,
+    max_error: options.MaxError = None,
     shape: options.Shapes,
     dim: options.Dims,
     level: options.Level = 2,
