@@ -60,6 +60,6 @@ def refuse_beyond(change: Mapping[str, Any], max_error: float | None) -> None:
                 where=where,
                 found=f"{output['error']:.3g} of the output's largest magnitude",
                 expected=f"at most {max_error:g}",
-                next_step="Keep the sensitive nodes with --keep, use more bits, or allow more.",
+                next_step="Use more bits or less --sparsity, or allow more.",
                 details=dict(change),
             )
