@@ -171,7 +171,8 @@ def _once(x: Value) -> Counter[Value]:
 class RaiseGelu(RulePass):
     """Recognise Gelu, exact and with tanh, however its products are associated.
 
-    before: y = Mul(Mul(x, Add(Erf(Div(x, 1.4142)), 1)), 0.5)
+    given:  float[N] x; opset 20
+    before: y = Mul(Mul(x, Add(Erf(Div(x, 1.4142135)), 1.0)), 0.5)
     after:  y = Gelu(x)
 
     ``x * Sigmoid(v)`` with twice the polynomial of tanh is the same, and so is ``1 - erf(-x / sqrt(2))``.

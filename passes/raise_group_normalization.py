@@ -89,11 +89,12 @@ def parameter(node: Node, rewriter: Rewriter) -> Replacement:
 class RaiseGroupNormalization(RulePass):
     """Recognise group normalization as exporters write it, and take its parameters in.
 
-    before: r = Reshape(x, [0, G, -1]);  i = InstanceNormalization(r, ones, zeros)
-            y = Add(Mul(Reshape(i, Shape(x)), s), b)
-    after:  y = GroupNormalization<num_groups = G>(x, s, b)
+    given:  float[N, 4, 6] x; opset 21
+    before: n = InstanceNormalization(Reshape(x, [0, 2, -1]), [1.0, 1.0], [0.0, 0.0]);
+            y = Add(Mul(Reshape(n, Shape(x)), float[4, 1] 2.0), float[4, 1] 3.0)
+    after:  y = GroupNormalization<num_groups = 2>(x, float[4] 2.0, float[4] 3.0)
 
-    The shapes of x and of the result are provably equal and G divides a known number of channels.
+    The shapes of x and of the result are provably equal and the groups divide a known number of channels.
     ONNX Runtime has no kernel for it on CPU: what it makes of the operator's definition takes twice
     the time of the reshaped InstanceNormalization, so only XLA targets use this pass.
 

@@ -204,11 +204,12 @@ def _like(layer: Node, rewriter: Rewriter, x: Value | None, factor: Value) -> Va
 class RaiseRmsNormalization(RulePass):
     """Recognise root-mean-square normalization, however its square, root and quotient are spelled.
 
-    before: r = Reciprocal(Sqrt(Add(ReduceMean(Mul(x, x)), e)));  y = Mul(Mul(x, r), s)
-    after:  y = RMSNormalization(x, s, epsilon=e)
+    given:  float[N, 4] x; float[4] s; opset 23
+    before: r = Reciprocal(Sqrt(Add(ReduceMean(Mul(x, x), [-1]), 0.5))); y = Mul(Mul(x, r), s)
+    after:  y = RMSNormalization<epsilon = 0.5>(x, s)
 
-    The mean runs over last axes of known sizes with keepdims, e is a positive scalar constant, and nothing
-    in between is used elsewhere. A scale joins if it has the normalized shape.
+    The mean runs over last axes of known sizes with keepdims, the epsilon is a positive scalar constant,
+    and nothing in between is used elsewhere. A scale joins if it has the normalized shape.
 
     Options:
         upgrade: raise the model's opset to 23, where RMSNormalization is, if there is one to raise.

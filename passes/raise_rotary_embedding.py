@@ -83,8 +83,10 @@ def merged_heads(node: Node, rewriter: Rewriter) -> Replacement:
 class RaiseRotaryEmbedding(RulePass):
     """Recognise rotary position embeddings of halves or neighbours, of whole heads or a part of them.
 
-    before: t = Concat(Neg(Slice(x, d/2, d)), Slice(x, 0, d/2));  y = Add(Mul(x, cos), Mul(t, sin))
-    after:  y = RotaryEmbedding(x, cos[..., :d/2], sin[..., :d/2])
+    given:  float[1, 2, 3, 4] x; float[3, 2] f; opset 23
+    before: t = Concat<axis = -1>(Neg(Slice(x, [2], [4], [3])), Slice(x, [0], [2], [3]));
+            e = Concat<axis = -1>(f, f); y = Add(Mul(x, Cos(e)), Mul(t, Sin(e)))
+    after:  y = RotaryEmbedding(x, Unsqueeze(Cos(f), [0]), Unsqueeze(Sin(f), [0]))
 
     x is [batch, head, sequence, d], or heads moved forward from [batch, sequence, head * d]. The caches
     are one row for each position and provably hold each angle twice: the rest is computed once.
