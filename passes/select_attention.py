@@ -182,8 +182,8 @@ class SelectAttention(RulePass):
             y = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, v)
     after:  y = com.microsoft.Attention<num_heads = 2>(x, float[64, 192] 0.5, float[192] 1.0)
 
-    Weights are constant, of one size and used here alone; there is no cache; the mask, if there is one, is
-    added, of four axes, and spans the whole sequence twice.
+    Weights are constant, of one size and used here alone; heads have at least 32 numbers; there is no
+    cache; the mask, if there is one, is added, of four axes, and spans the whole sequence twice.
 
     Options:
         provider: whose kernels are asked for, cpu or cuda.
