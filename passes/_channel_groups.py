@@ -14,13 +14,14 @@ import numpy as np
 
 from graphopt.ir import Model, Node, Value
 from graphopt.ir.query import attribute, constant_tensor, ints, is_op, same_dim, static_shape
+from graphopt.passes._axis_moves import moved_axis
 
 UNARY = frozenset(
     "Relu LeakyRelu Elu Selu Celu Sigmoid HardSigmoid HardSwish Tanh Softplus Softsign Mish Gelu Erf Abs "
     "Neg Exp Sqrt Clip Cast Identity Dropout ThresholdedRelu".split()
 )
 POOLS = frozenset("MaxPool AveragePool GlobalAveragePool GlobalMaxPool LpPool GlobalLpPool".split())
-BINARY = frozenset("Add Sub Mul Div Max Min Pow PRelu".split())
+BINARY = frozenset("Add Sub Mul Div Max Min Pow PRelu Sum Where".split())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Cut:
     axis: int
     units: np.ndarray
     is_weight: bool
+    reads: bool = False
+    """Whether the entries multiply the channels of the node's first operand."""
 
 
 class ChannelGroups:
@@ -45,8 +48,10 @@ class ChannelGroups:
         self._source: list[int] = []
         self._frozen: dict[int, str] = {}
         self._graph = model.graph
+        self._weights: dict[tuple[Value, int], np.ndarray] = {}
         for node in model.graph:
             self._visit(node)
+        self._freeze_other_users()
         for value, (_, units) in self.labels.items():
             if value.is_graph_output():
                 self._freeze(units, "they reach an output of the model")
@@ -96,6 +101,11 @@ class ChannelGroups:
         for x, y in zip(a, b, strict=True):
             self._parent[self.root(int(y))] = self.root(int(x))
 
+    def freeze(self, roots: Iterable[int], why: str) -> None:
+        """Keep the units that `roots` stand for."""
+        for root in roots:
+            self._frozen.setdefault(root, why)
+
     def _freeze(self, units: np.ndarray, why: str) -> None:
         for unit in units:
             self._frozen.setdefault(int(unit), why)
@@ -103,7 +113,7 @@ class ChannelGroups:
     def _visit(self, node: Node) -> None:
         labelled = [self.labels[v] for v in node.inputs if v is not None and v in self.labels]
         known = not node.domain
-        if known and node.op_type in ("Conv", "Gemm", "MatMul"):
+        if known and node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
             done = self._weighted(node)
         elif not labelled:
             return
@@ -118,15 +128,41 @@ class ChannelGroups:
             done = self._binary(node)
         elif is_op(node, "Concat"):
             done = self._concat(node)
+        elif is_op(node, "Flatten", "Reshape"):
+            done = self._flat(node)
         else:
-            done = is_op(node, "Flatten", "Reshape") and self._flat(node)
-        unused = not any(v.uses() or v.is_graph_output() for v in node.outputs[1:])
+            done = self._moved(node, len(labelled))
+        unlabelled = [v for v in node.outputs[1:] if v not in self.labels]
+        unused = not any(v.uses() or v.is_graph_output() for v in unlabelled)
         if not (done and unused):
             for _, units in labelled:
                 self._freeze(units, f"{node.op_type} mixes them, or is not followed")
             for value in node.outputs:
                 if value in self.labels:
                     self._freeze(self.labels[value][1], f"{node.op_type} is not followed")
+
+    def _freeze_other_users(self) -> None:
+        """A shared weight is cut for all its users or for none."""
+        cut = {(c.node, c.index, c.axis) for c in self.cuts}
+        for (value, axis), units in self._weights.items():
+            if any((use.node, use.idx, axis) not in cut for use in value.uses()):
+                self._freeze(units, "another operator uses the same weights")
+
+    def _weigh(self, node: Node, axis: int, units: np.ndarray, *, reads: bool = False) -> None:
+        """Cut `axis` of the weights of `node`, alike for all that share them."""
+        weight = node.inputs[1]
+        assert weight is not None
+        self._tie(self._weights.setdefault((weight, axis), units), units)
+        self.cuts.append(Cut(node, 1, axis, units, True, reads))
+
+    def _moved(self, node: Node, labelled: int) -> bool:
+        label = self.labels.get(node.inputs[0]) if node.inputs and node.inputs[0] is not None else None
+        axis = moved_axis(node, label[0]) if label is not None and labelled == 1 else None
+        if label is None or axis is None:
+            return False
+        for value in node.outputs:
+            self.labels[value] = (axis, label[1])
+        return True
 
     def _weighted(self, node: Node) -> bool:
         x, weight = node.inputs[0], node.inputs[1]
@@ -139,6 +175,10 @@ class ChannelGroups:
             group = int(attribute(node, "group", 1))
             if group != 1:
                 return self._depthwise(node, label, shape, group)
+        elif node.op_type == "ConvTranspose":
+            if int(attribute(node, "group", 1)) != 1:
+                return False
+            into, out = 0, 1
         else:
             if len(shape) != 2 or x.shape is None or attribute(node, "transA", 0):
                 return False
@@ -151,10 +191,10 @@ class ChannelGroups:
         if label is not None:
             if label[0] != axis or label[1].size != shape[into]:
                 return False
-            self.cuts.append(Cut(node, 1, into, label[1], True))
+            self._weigh(node, into, label[1], reads=True)
         units = self._fresh(shape[out])
         self.labels[node.outputs[0]] = (axis, units)
-        self.cuts.append(Cut(node, 1, out, units, True))
+        self._weigh(node, out, units)
         if bias is not None:
             self.cuts.append(Cut(node, 2, 0, units, False))
         return True
@@ -168,7 +208,7 @@ class ChannelGroups:
         if bias is not None and static_shape(bias) != (group,):
             return False
         self.labels[node.outputs[0]] = label
-        self.cuts.append(Cut(node, 1, 0, label[1], True))
+        self._weigh(node, 0, label[1])
         return bias is None or self._constant(node, 2, 0, label[1])
 
     def _constant(self, node: Node, index: int, axis: int, units: np.ndarray) -> bool:

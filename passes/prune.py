@@ -1,4 +1,4 @@
-"""prune: remove the channels with the smallest weights, and everything that goes with them."""
+"""prune: remove the channels or heads with the smallest weights, and everything that goes with them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import dataclasses
 from collections import defaultdict
 
 import numpy as np
-import onnx_ir
 
 from graphopt.errors import UsageError
-from graphopt.ir import LazyTensor, Model, Node, Shape, TensorProtocol, Value, tensor
-from graphopt.ir.edit import Namer, add_initializer, remove_unused_initializers
-from graphopt.ir.query import constant_tensor, ints
+from graphopt.ir import Model
+from graphopt.ir.edit import remove_dead, remove_unused_initializers
 from graphopt.ir.shapes import infer_shapes
 from graphopt.passes._channel_groups import ChannelGroups
+from graphopt.passes._group_cuts import Cutter, head_norms
+from graphopt.passes._head_groups import HeadGroups
 from graphopt.passes._matching import numbers
 from graphopt.transform import Changes, Exactness, Pass
 
@@ -31,9 +31,16 @@ class Prune(Pass):
     everything that reads a removed channel has weight 0 there. The norm of all weights of a channel
     decides, among the channels of the same layers.
 
+    With ``structured=heads`` whole heads of attention go: their columns of the Q, K and V projections,
+    their rows of the output projection, the number of heads in Reshapes, attributes and per-head
+    constants. Query heads that share a key and value head go together. The result is the model with
+    those rows of the output projection set to 0, up to rounding; the norm of the product of a head's
+    value columns and output rows decides, among the heads of one layer. Heads whose keys or values are
+    model inputs or outputs (caches), or whose scores get a bias that is computed per head, stay.
+
     Options:
-        sparsity: the share of the channels of each group that goes; at least one stays.
-        structured: what is removed: ``channels``.
+        sparsity: the share of the channels or heads of each group that goes; at least one stays.
+        structured: what is removed: ``channels`` or ``heads``.
     """
 
     sparsity: float = 0.5
@@ -50,43 +57,54 @@ class Prune(Pass):
                 found=self.sparsity,
                 expected="0 to 1",
             )
-        if self.structured != "channels":
+        if self.structured not in ("channels", "heads"):
             raise UsageError(
                 "GO303",
                 "a wrong option value",
                 where="prune{structured}",
                 found=self.structured,
-                expected="channels",
+                expected="channels, heads",
             )
 
     def run(self, model: Model) -> Changes:
-        """Rank, choose and cut."""
+        """Rank, choose and cut; what does not come out with the expected shapes is put back."""
         changes = Changes()
-        groups = ChannelGroups(model)
-        removed = self._chosen(groups, changes)
-        if removed:
-            _cut(model, groups, removed)
-            changes.counts["channel removed"] = len(removed)
-            remove_unused_initializers(model.graph)
+        groups = HeadGroups(model) if self.structured == "heads" else ChannelGroups(model)
+        norms = head_norms(groups) if isinstance(groups, HeadGroups) else _channel_norms(groups)
+        while True:
+            changes.declined.clear()
+            removed = self._chosen(groups, norms, changes)
+            if not removed:
+                break
+            cutter = Cutter(model, groups, removed)
+            cutter.cut()
             infer_shapes(model)
+            wrong = cutter.unexpected()
+            if not wrong:
+                changes.counts[f"{self.structured.removesuffix('s')} removed"] = len(removed)
+                break
+            cutter.undo()
+            groups.freeze(wrong, "a shape that depends on them is computed in a way that is not followed")
+        if removed:
+            remove_dead(list(model.graph))
+        remove_unused_initializers(model.graph)
+        infer_shapes(model)
         return changes
 
-    def _chosen(self, groups: ChannelGroups, changes: Changes) -> set[int]:
+    def _chosen(self, groups: ChannelGroups, norms: dict[int, float], changes: Changes) -> set[int]:
         """The roots of the units to remove."""
-        norms: dict[int, float] = defaultdict(float)
-        for cut in groups.cuts:
-            array = numbers(cut.node.inputs[cut.index]) if cut.is_weight else None
-            if array is None:
-                continue
-            others = tuple(i for i in range(array.ndim) if i != cut.axis)
-            for unit, square in zip(groups.roots(cut.units), _squares(array, others), strict=True):
-                norms[int(unit)] += float(square)
         frozen = groups.frozen_roots()
+        heads = {groups.root(u) for u in groups.heads} if isinstance(groups, HeadGroups) else None
         removed: set[int] = set()
         for family in groups.families():
+            if heads is not None and not heads.intersection(family):
+                continue
+            if heads is not None and not heads.issuperset(family):
+                changes.declined[f"{len(family)} groups of channels stay: not all are heads"] += 1
+                continue
             why = next((frozen[root] for root in family if root in frozen), None)
             if why is not None:
-                changes.declined[f"{len(family)} channels stay: {why}"] += 1
+                changes.declined[f"{len(family)} {self.structured} stay: {why}"] += 1
                 continue
             ranked = sorted(family, key=lambda root: (norms[root], root))
             removed.update(ranked[: min(int(len(ranked) * self.sparsity), len(ranked) - 1)])
@@ -98,45 +116,18 @@ class Prune(Pass):
         return removed
 
 
+def _channel_norms(groups: ChannelGroups) -> dict[int, float]:
+    """The sum of the squares of all weights of each channel."""
+    norms: dict[int, float] = defaultdict(float)
+    for cut in groups.cuts:
+        array = numbers(cut.node.inputs[cut.index]) if cut.is_weight else None
+        if array is None:
+            continue
+        others = tuple(i for i in range(array.ndim) if i != cut.axis)
+        for unit, square in zip(groups.roots(cut.units), _squares(array, others), strict=True):
+            norms[int(unit)] += float(square)
+    return norms
+
+
 def _squares(array: np.ndarray, others: tuple[int, ...]) -> np.ndarray:
     return np.asarray(np.sum(np.square(array, dtype=np.float64), axis=others))
-
-
-def _cut(model: Model, groups: ChannelGroups, removed: set[int]) -> None:
-    def kept(units: np.ndarray) -> np.ndarray:
-        return np.flatnonzero([int(r) not in removed for r in groups.roots(units)])
-
-    namer = Namer(model.graph)
-    axes: dict[tuple[Node, int], dict[int, np.ndarray]] = defaultdict(dict)
-    for cut in groups.cuts:
-        entries = kept(cut.units)
-        if entries.size < cut.units.size:
-            axes[cut.node, cut.index][cut.axis] = entries
-    for (node, index), chosen in axes.items():
-        value = node.inputs[index]
-        assert value is not None
-        new = _sliced(value, chosen, namer.value(f"{value.name}/pruned"))
-        node.replace_input_with(index, add_initializer(model.graph, new.name or "", new))
-        if node.op_type == "Conv" and index == 1 and int(node.attributes.get_int("group", 1)) > 1:
-            node.attributes["group"] = onnx_ir.AttrInt64("group", int(new.shape[0]))  # type: ignore[arg-type]
-    for node, units in groups.flattened:
-        target = ints(node.inputs[1])
-        if target is not None and target[1] > 0:
-            data = np.array([target[0], kept(units).size], np.int64)
-            name = namer.value(f"{node.name}/shape")
-            node.replace_input_with(1, add_initializer(model.graph, name, data))
-
-
-def _sliced(value: Value, chosen: dict[int, np.ndarray], name: str) -> TensorProtocol:
-    """The constant `value` with only the `chosen` entries of some axes, taken when it is written."""
-    source = constant_tensor(value)
-    assert source is not None
-    dims = [chosen[a].size if a in chosen else d for a, d in enumerate(source.shape.numpy())]
-
-    def make() -> TensorProtocol:
-        array = source.numpy()
-        for axis, entries in chosen.items():
-            array = np.take(array, entries, axis=axis)
-        return tensor(array, dtype=source.dtype, name=name)
-
-    return LazyTensor(make, dtype=source.dtype, shape=Shape(dims), name=name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_ir
@@ -11,7 +13,10 @@ from rewriting import arrays, with_weights
 
 from graphopt.errors import UsageError
 from graphopt.ir import Model
+from graphopt.ir.io import load
 from graphopt.passes.prune import Prune
+
+SAMPLES = Path(__file__).parents[2] / "samples" / "generated"
 
 CNN = """g (float[2, 3, 8, 8] x, float[8, 3, 3, 3] w, float[8] b, float[8] s, float[8] h, float[8] m, float[8] var,
     float[8, 1, 3, 3] d, float[8, 8, 1, 1] p, float[6, 3, 3, 3] q, float[14, 14, 1, 1] e, float[224, 10] f, float[10] g1)
@@ -105,6 +110,110 @@ def test_what_cannot_be_followed_stays(body: str, reason: str) -> None:
     _, _, changes = pruned(source, arrays(w=(4, 6), v=(6, 6)))
     assert not changes.modified, changes  # type: ignore[attr-defined]
     assert any(reason in why for why in changes.declined), changes.declined  # type: ignore[attr-defined]
+
+
+ATTENTION = """g (float[B, S, 8] x, float[8, 8] wq, float[8] bq, float[8, KV] wk, float[8, KV] wv, float[8, 8] wo,
+    float[1, 4, 1, 1] bias) => (float[B, S, 8] y)
+    <int64[4] hs = {{0, 0, 4, 2}}, int64[4] ks = {{0, 0, {kv}, 2}}, int64[3] ms = {{0, 0, 8}}> {{
+    q0 = MatMul(x, wq) q1 = Add(q0, bq) q2 = Reshape(q1, hs) q = Transpose <perm = [0, 2, 1, 3]> (q2)
+    k0 = MatMul(x, wk) k1 = Reshape(k0, ks) k = Transpose <perm = [0, 2, 3, 1]> (k1)
+    v0 = MatMul(x, wv) v1 = Reshape(v0, ks) v = Transpose <perm = [0, 2, 1, 3]> (v1)
+    {grouping} s0 = MatMul(q, {k}) s1 = Add(s0, bias) p = Softmax <axis = -1> (s1) c = MatMul(p, {v})
+    t = Transpose <perm = [0, 2, 1, 3]> (c) m = Reshape(t, ms) {end}
+}}"""
+
+
+def attention(
+    kv: int = 4, grouping: str = "", k: str = "k", v: str = "v", end: str = "y = MatMul(m, wo)"
+) -> str:
+    return ATTENTION.replace("KV", str(2 * kv)).format(kv=kv, grouping=grouping, k=k, v=v, end=end)
+
+
+def head_weights(kv: int = 4) -> dict[str, np.ndarray]:
+    weights = arrays(wq=(8, 8), bq=(8,), wk=(8, 2 * kv), wv=(8, 2 * kv), wo=(8, 8), bias=(1, 4, 1, 1))
+    weights["wv"][:, :2] *= 1e-2
+    weights["wv"][:, -2:] *= 1e-3
+    return weights
+
+
+GROUPED = """ax = Constant <value = int64[1] {2}> ()
+    ek = Constant <value = int64[5] {1, 2, 2, 1, 1}> () rk = Constant <value = int64[4] {0, 4, 2, -1}> ()
+    rv = Constant <value = int64[4] {0, 4, -1, 2}> ()
+    ku = Unsqueeze(k, ax) ke = Expand(ku, ek) kk = Reshape(ke, rk)
+    vu = Unsqueeze(v, ax) ve = Expand(vu, ek) vv = Reshape(ve, rv)"""
+
+
+def test_heads_go_with_their_rows_and_constants() -> None:
+    source, weights = attention(), head_weights()
+    model = with_weights(source, weights)
+    changes = Prune(structured="heads").run(model)
+    assert changes.counts == {"head removed": 2}, changes
+    onnx.checker.check_model(onnx_ir.to_proto(model), full_check=True)
+    left = {
+        n.outputs[0].name: n.inputs[1].const_value.numpy()
+        for n in model.graph
+        if n.op_type == "MatMul" and n.inputs[1].const_value is not None
+    }
+    np.testing.assert_array_equal(left["y"], weights["wo"][2:6])
+    assert left["q0"].shape == left["k0"].shape == left["v0"].shape == (8, 4)
+    zeroed = {**weights, "wo": weights["wo"].copy()}
+    zeroed["wo"][[0, 1, 6, 7]] = 0
+    feeds = arrays(1, x=(2, 3, 8))
+    expected = run_onnxruntime(with_weights(source, zeroed), feeds)["y"]
+    np.testing.assert_allclose(run_onnxruntime(model, feeds)["y"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_query_heads_that_share_a_key_head_go_together() -> None:
+    source = attention(2, GROUPED, "kk", "vv")
+    weights = head_weights(2)
+    model = with_weights(source, weights)
+    changes = Prune(structured="heads").run(model)
+    assert changes.counts == {"head removed": 1}, changes
+    zeroed = {**weights, "wo": weights["wo"].copy()}
+    zeroed["wo"][4:] = 0
+    feeds = arrays(1, x=(2, 3, 8))
+    expected = run_onnxruntime(with_weights(source, zeroed), feeds)["y"]
+    np.testing.assert_allclose(run_onnxruntime(model, feeds)["y"], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("end", "without", "reason"),
+    [
+        ("y = Relu(m)", "", "reach an output"),
+        ("n = Sin(m) y = MatMul(n, wo)", "", "Sin mixes them"),
+        ("y = MatMul(m, wo)", "bias", "Add mixes them"),
+        ("z = Size(m) f = CastLike(z, m) w = Mul(m, f) y = MatMul(w, wo)", "", "Size mixes them"),
+    ],
+)
+def test_heads_that_cannot_be_followed_stay(end: str, without: str, reason: str) -> None:
+    weights = {k: v for k, v in head_weights().items() if k != without}
+    model = with_weights(attention(end=end), weights)
+    changes = Prune(structured="heads").run(model)
+    assert not changes.modified, changes
+    assert any(reason in why for why in changes.declined), changes.declined
+
+
+@pytest.mark.parametrize("name", ["bert-tiny", "gpt-tiny"])
+def test_heads_of_sample_models(name: str) -> None:
+    model = load(SAMPLES / f"{name}.onnx")
+    sizes = {
+        n.name: n.inputs[1].shape[0]
+        for n in model.graph
+        if n.op_type in ("MatMul", "Gemm") and n.inputs[1].const_value is not None
+    }
+    ids = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]], np.int64)
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    zeroed = model.clone()
+    assert Prune(structured="heads").run(model).counts == {"head removed": 4}
+    after = {n.name: n.inputs[1].const_value.numpy() for n in model.graph if n.name in sizes}
+    for node in zeroed.graph:
+        if node.name in after and len(after[node.name]) < sizes[node.name]:
+            weight = node.inputs[1].const_value.numpy()
+            rows = weight * kept(weight, after[node.name], 0)[:, None]
+            node.inputs[1].const_value = onnx_ir.tensor(rows, name=node.inputs[1].name)
+    expected = run_onnxruntime(zeroed, feeds)
+    for key, value in run_onnxruntime(model, feeds).items():
+        np.testing.assert_allclose(value, expected[key], rtol=1e-4, atol=1e-4)
 
 
 def test_options() -> None:

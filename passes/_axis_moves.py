@@ -1,0 +1,95 @@
+"""Where an axis of the first operand of an operator goes, if all entries along it are treated alike.
+
+Removing entries of such an axis from the operand removes the same entries from every result and
+changes nothing else.
+"""
+
+from __future__ import annotations
+
+from graphopt.ir import Node
+from graphopt.ir.query import attribute, constant, ints, is_op, rank
+
+REDUCTIONS = frozenset(
+    "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceSumSquare".split()
+)
+
+
+def moved_axis(node: Node, axis: int) -> int | None:
+    """The place in all results of `node` of the axis `axis` of its first operand; None if not known."""
+    size = rank(node.inputs[0])
+    if size is None or node.domain:
+        return None
+    if is_op(node, "Transpose"):
+        perm = [int(i) for i in attribute(node, "perm", range(size)[::-1])]
+        return perm.index(axis)
+    if is_op(node, "Softmax", "LogSoftmax"):
+        return axis if int(attribute(node, "axis", -1)) % size != axis else None
+    if is_op(node, "LayerNormalization", "RMSNormalization"):
+        return axis if axis < int(attribute(node, "axis", -1)) % size else None
+    if is_op(node, "RotaryEmbedding"):
+        return axis if size == 4 and axis == 1 else None
+    if node.op_type in REDUCTIONS:
+        return _reduced(node, axis, size)
+    if is_op(node, "Unsqueeze"):
+        return _unsqueezed(node, axis, size)
+    if is_op(node, "Squeeze"):
+        axes = _axes(node, 1, size)
+        return None if axes is None or axis in axes else axis - sum(a < axis for a in axes)
+    if is_op(node, "Split"):
+        return axis if int(attribute(node, "axis", 0)) % size != axis else None
+    if is_op(node, "Slice", "Pad"):
+        return _off_axis(node, axis, size)
+    if is_op(node, "Resize"):
+        return _resized(node, axis, size)
+    return _gathered(node, axis, size) if is_op(node, "Gather") else None
+
+
+def _axes(node: Node, index: int, size: int) -> set[int] | None:
+    value = node.inputs[index] if index < len(node.inputs) else None
+    axes = ints(value)
+    return None if axes is None else {a % size for a in axes}
+
+
+def _reduced(node: Node, axis: int, size: int) -> int | None:
+    axes = _axes(node, 1, size)
+    if not axes or axis in axes:
+        return None
+    return axis if attribute(node, "keepdims", 1) else axis - sum(a < axis for a in axes)
+
+
+def _unsqueezed(node: Node, axis: int, size: int) -> int | None:
+    axes = ints(node.inputs[1])
+    if axes is None:
+        return None
+    total = size + len(axes)
+    new = {a % total for a in axes}
+    return [i for i in range(total) if i not in new][axis]
+
+
+def _off_axis(node: Node, axis: int, size: int) -> int | None:
+    """Slice and Pad with an operand of axes: they must be known and be others than `axis`."""
+    if len(node.inputs) > 3 and node.inputs[3] is not None:
+        axes = _axes(node, 3, size)
+        return None if axes is None or axis in axes else axis
+    if is_op(node, "Slice"):
+        count = node.inputs[1].shape if node.inputs[1] is not None else None
+        return axis if count is not None and isinstance(count[0], int) and axis >= count[0] else None
+    pads = ints(node.inputs[1])
+    return axis if pads is not None and pads[axis] == pads[axis + size] == 0 else None
+
+
+def _resized(node: Node, axis: int, size: int) -> int | None:
+    if attribute(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
+        return None
+    axes = attribute(node, "axes", None)
+    if axes is not None:
+        return axis if axis not in {int(a) % size for a in axes} else None
+    scales = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    return axis if scales is not None and scales.size == size and scales[axis] == 1 else None
+
+
+def _gathered(node: Node, axis: int, size: int) -> int | None:
+    along, indices = int(attribute(node, "axis", 0)) % size, rank(node.inputs[1])
+    if along == axis or indices is None:
+        return None
+    return axis if axis < along else axis + indices - 1
