@@ -92,7 +92,7 @@ class Cutter:
                 node.attributes[name] = old
 
         self._undo.append(back)
-        node.attributes[name] = onnx_ir.AttrInt64(name, number)  # type: ignore[arg-type]
+        node.attributes[name] = onnx_ir.AttrInt64(name, number)
 
     def _slice(self, value: Value | None, chosen: dict[int, np.ndarray]) -> Value:
         """The constant `value` cut; users that share it and are cut alike share the result."""

@@ -108,7 +108,9 @@ class HeadGroups(ChannelGroups):
         for start in range(len(new)):
             for count in (1, 2, 3):
                 if _product(new[start : start + count]) == units.size and _same(new[start + count :], after):
-                    return self._split_heads(node, start, [int(d) for d in new[start : start + count]])
+                    return self._split_heads(
+                        node, start, [int(d) for d in new[start : start + count] if isinstance(d, int)]
+                    )
         for taken in range(1, len(after) + 1):
             inner = _product(after[:taken])
             if inner is None:
@@ -158,11 +160,13 @@ class HeadGroups(ChannelGroups):
     def _products(self, node: Node) -> bool:
         """MatMul of two computed operands, head by head: the result's heads are those of the second one."""
         result = rank(node.outputs[0])
+        if result is None:
+            return False
         found: list[np.ndarray] = []
-        places = set()
+        places: set[int] = set()
         for value in node.inputs:
             size = rank(value)
-            if value is None or result is None or size is None:
+            if value is None or size is None:
                 return False
             if value in self.labels:
                 axis, units = self.labels[value]
