@@ -1,13 +1,13 @@
 """Where an axis of the first operand of an operator goes, if all entries along it are treated alike.
 
 Removing entries of such an axis from the operand removes the same entries from every result and
-changes nothing else.
+changes nothing else: no attribute and no other operand says how many there are.
 """
 
 from __future__ import annotations
 
 from graphopt.ir import Node
-from graphopt.ir.query import attribute, constant, ints, is_op, rank
+from graphopt.ir.query import attribute, constant, ints, is_op, rank, static_shape
 
 REDUCTIONS = frozenset(
     "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceSumSquare".split()
@@ -15,7 +15,11 @@ REDUCTIONS = frozenset(
 
 
 def moved_axis(node: Node, axis: int) -> int | None:
-    """The place in all results of `node` of the axis `axis` of its first operand; None if not known."""
+    """The place in all results of `node` of the axis `axis` of its first operand; None if not known.
+
+    The entries that are left are the same numbers when others are removed. A wrong answer would be a
+    wrong model, so whatever is not listed here, or could not be read, is None.
+    """
     size = rank(node.inputs[0])
     if size is None or node.domain:
         return None
@@ -25,9 +29,9 @@ def moved_axis(node: Node, axis: int) -> int | None:
     if is_op(node, "Softmax", "LogSoftmax"):
         return axis if int(attribute(node, "axis", -1)) % size != axis else None
     if is_op(node, "LayerNormalization", "RMSNormalization"):
-        return axis if axis < int(attribute(node, "axis", -1)) % size else None
+        return _normalized(node, axis, size)
     if is_op(node, "RotaryEmbedding"):
-        return axis if size == 4 and axis == 1 else None
+        return axis if size == 4 and axis == 1 and not attribute(node, "num_heads", 0) else None
     if node.op_type in REDUCTIONS:
         return _reduced(node, axis, size)
     if is_op(node, "Unsqueeze"):
@@ -42,6 +46,13 @@ def moved_axis(node: Node, axis: int) -> int | None:
     if is_op(node, "Resize"):
         return _resized(node, axis, size)
     return _gathered(node, axis, size) if is_op(node, "Gather") else None
+
+
+def _normalized(node: Node, axis: int, size: int) -> int | None:
+    """Normalized behind `axis`, by scales and shifts that are the same all along it."""
+    behind = int(attribute(node, "axis", -1)) % size
+    ranks = [rank(v) for v in node.inputs[1:] if v is not None]
+    return axis if axis < behind and all(r is not None and r <= size - behind for r in ranks) else None
 
 
 def _axes(node: Node, index: int, size: int) -> set[int] | None:
@@ -72,13 +83,16 @@ def _off_axis(node: Node, axis: int, size: int) -> int | None:
         axes = _axes(node, 3, size)
         return None if axes is None or axis in axes else axis
     if is_op(node, "Slice"):
-        count = node.inputs[1].shape if node.inputs[1] is not None else None
-        return axis if count is not None and isinstance(count[0], int) and axis >= count[0] else None
+        count = static_shape(node.inputs[1])
+        return axis if count is not None and len(count) == 1 and axis >= count[0] else None
     pads = ints(node.inputs[1])
-    return axis if pads is not None and pads[axis] == pads[axis + size] == 0 else None
+    return (
+        axis if pads is not None and len(pads) == 2 * size and pads[axis] == pads[axis + size] == 0 else None
+    )
 
 
 def _resized(node: Node, axis: int, size: int) -> int | None:
+    """Resize by a factor of 1 along `axis`, which takes each entry from itself."""
     if attribute(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
         return None
     axes = attribute(node, "axes", None)

@@ -1,19 +1,23 @@
-"""Cutting units out of a model, with the way back, and what heads are worth."""
+"""Cutting units out of a model, with the way back."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable
 
 import numpy as np
 import onnx_ir
 
-from graphopt.ir import LazyTensor, Model, Node, Shape, TensorProtocol, Value, tensor
+from graphopt.ir import LazyTensor, Model, Node, Shape, SymbolicDim, TensorProtocol, Value, tensor
 from graphopt.ir.edit import Namer, add_initializer, make_node
+from graphopt.ir.provenance import merge_origins
 from graphopt.ir.query import constant_tensor, ints, is_op, static_shape
-from graphopt.passes._channel_groups import ChannelGroups, Cut
+from graphopt.passes._channel_groups import ChannelGroups, Label
 from graphopt.passes._head_groups import HeadGroups
-from graphopt.passes._matching import numbers
+
+_NAMELESS = re.compile(r"\b_d\d+\b")
+"""Symbols that shape inference makes up, which are other ones each time."""
 
 
 class Cutter:
@@ -26,7 +30,9 @@ class Cutter:
         self._namer = Namer(model.graph)
         self._undo: list[Callable[[], object]] = []
         self._made: dict[object, Value] = {}
-        self._sizes = {v: static_dims(v) for v in groups.labels}
+        self._expected = {
+            value: self._less_what_goes(value) for node in model.graph for value in node.outputs
+        }
 
     def cut(self) -> None:
         """Replace every constant, attribute and target that depends on what goes."""
@@ -40,15 +46,16 @@ class Cutter:
             if node.op_type == "Conv" and index == 1 and int(node.attributes.get_int("group", 1)) > 1:
                 self._set(node, "group", int(new.shape[0]))  # type: ignore[index, arg-type]
             self._input(node, index, new)
-        for node, units in self._groups.flattened:
-            self._retarget(node, 1, units)
-        if isinstance(self._groups, HeadGroups):
-            for node, axis, units in self._groups.targets:
-                self._retarget(node, axis, units)
-            for node, name, units in self._groups.attentions:
-                self._set(node, name, self._kept(units).size)
-            for node in self._groups.divided:
+        for node, index, label in self._groups.targets:
+            if index < len(node.inputs) and self._goes(label.units):
+                self._retarget(node, index, label)
+        for node in self._groups.divided:
+            if self._goes(self._groups.labels[node.inputs[0]].units):  # type: ignore[index]
                 self._redivide(node)
+        if isinstance(self._groups, HeadGroups):
+            for node, name, units in self._groups.attributes:
+                if self._goes(units):
+                    self._set(node, name, self._kept(units).size)
 
     def undo(self) -> None:
         """Put everything back."""
@@ -56,111 +63,167 @@ class Cutter:
             self._undo.pop()()
 
     def unexpected(self) -> set[int]:
-        """The removed roots of values whose inferred shape is not the old one less what went."""
+        """The removed roots at fault where an inferred shape is not the old one less what went.
+
+        Looked at are the nodes where a shape first goes wrong, not those that only pass it on.
+        """
         wrong: set[int] = set()
-        for value, (axis, units) in self._groups.labels.items():
-            roots = self._groups.roots(units)
-            gone = {int(r) for r in roots} & self._removed
-            before = self._sizes[value]
-            if not gone or before is None:
-                continue
-            before = [*before[:axis], self._kept(units).size, *before[axis + 1 :]]
-            after = static_dims(value)
-            if after is None or len(after) != len(before) or after[axis] != before[axis]:
-                wrong |= gone
-                continue
-            pairs = zip(before, after, strict=True)
-            if any(a is not None and b is not None and a != b for a, b in pairs):
-                wrong |= gone
+        bad: set[Value | None] = set()
+        for node in self._graph:
+            wanted = {v: self._expected.get(v) for v in node.outputs}
+            found = {v for v, dims in wanted.items() if dims is not None and dims_of(v) != dims}
+            if found and bad.isdisjoint(node.inputs):
+                wrong |= self._at_fault(node)
+            bad |= found
         return wrong
+
+    def _at_fault(self, node: Node) -> set[int]:
+        groups, units = self._groups, []
+        for value in (*node.inputs, *node.outputs):
+            if value is not None and value in groups.labels:
+                units.append(groups.labels[value].units)
+            if isinstance(groups, HeadGroups) and value is not None and value in groups.sizes:
+                units.append(groups.sizes[value])
+        roots = {int(r) for each in units for r in groups.roots(each)} & self._removed
+        return roots or self._removed
+
+    def _less_what_goes(self, value: Value) -> list[int | str] | None:
+        """The dimensions that `value` is to have."""
+        dims, label = dims_of(value), self._groups.labels.get(value)
+        if dims is None or label is None or not self._goes(label.units):
+            return dims
+        size, left = label.units.size, self._kept(label.units).size
+        count = dims[label.axis]
+        if isinstance(count, int):
+            dims[label.axis] = count // size * left
+        else:
+            symbol = value.shape[label.axis]  # type: ignore[index]
+            outer = symbol // size if isinstance(symbol, SymbolicDim) else symbol
+            dims[label.axis] = dim_text(outer * left)
+        return dims
+
+    def _goes(self, units: np.ndarray) -> bool:
+        return self._kept(units).size < units.size
 
     def _kept(self, units: np.ndarray) -> np.ndarray:
         return np.flatnonzero([int(r) not in self._removed for r in self._groups.roots(units)])
+
+    # --- changes that can be undone
 
     def _input(self, node: Node, index: int, new: Value) -> None:
         old = node.inputs[index]
         self._undo.append(lambda: node.replace_input_with(index, old))
         node.replace_input_with(index, new)
 
-    def _set(self, node: Node, name: str, number: int) -> None:
-        old = node.attributes.get(name)
+    def _set(self, node: Node, name: str, number: int | None) -> None:
+        before = list(node.attributes.values())
 
         def back() -> None:
-            if old is None:
-                node.attributes.pop(name)
-            else:
-                node.attributes[name] = old
+            node.attributes.clear()
+            node.attributes.update({attribute.name: attribute for attribute in before})
 
         self._undo.append(back)
-        node.attributes[name] = onnx_ir.AttrInt64(name, number)
+        if number is None:
+            node.attributes.pop(name, None)
+        else:
+            node.attributes[name] = onnx_ir.AttrInt64(name, number)
+
+    def _initializer(self, name: str, data: np.ndarray | TensorProtocol) -> Value:
+        made = add_initializer(self._graph, name, data)
+        self._undo.append(lambda: self._graph.initializers.pop(name))
+        return made
 
     def _slice(self, value: Value | None, chosen: dict[int, np.ndarray]) -> Value:
         """The constant `value` cut; users that share it and are cut alike share the result."""
         assert value is not None
         key = (value, *((axis, entries.tobytes()) for axis, entries in sorted(chosen.items())))
         if key not in self._made:
-            new = sliced(value, chosen, self._namer.value(f"{value.name}/pruned"))
-            self._made[key] = add_initializer(self._graph, new.name or "", new)
+            name = self._namer.value(f"{value.name}/pruned")
+            self._made[key] = self._initializer(name, sliced(value, chosen, name))
         return self._made[key]
 
-    def _vector(self, like: Value, entries: list[int]) -> Value:
+    def _vector(self, like: str | None, entries: list[int]) -> Value:
         key = ("vector", *entries)
         if key not in self._made:
-            name = self._namer.value(f"{like.name}/pruned")
-            self._made[key] = add_initializer(self._graph, name, np.array(entries, np.int64))
+            self._made[key] = self._initializer(
+                self._namer.value(f"{like}/pruned"), np.array(entries, np.int64)
+            )
         return self._made[key]
 
-    def _retarget(self, node: Node, axis: int, units: np.ndarray) -> None:
-        """Write the new number into the target of a Reshape or Expand, if it is a constant there."""
-        count = self._kept(units).size
-        target = node.inputs[1]
-        if target is None or count == units.size:
+    # --- sizes
+
+    def _retarget(self, node: Node, index: int, label: Label) -> None:
+        """Write the new number into the sizes that operand `index` gives, if it is a constant there.
+
+        A size that is left as it is (0, -1, or computed) is proven by the shapes, or undone.
+        """
+        target = node.inputs[index]
+        dims = static_shape(target)
+        if target is None or dims is None or len(dims) != 1:
+            return
+        # An Expand may name the last axes only.
+        position = dims[0] - len(node.outputs[0].shape or ()) + label.axis
+        if position < 0:
             return
         if (entries := ints(target)) is not None:
-            index = len(entries) - (len(node.outputs[0].shape or ()) - axis)
-            if index >= 0 and entries[index] == units.size and units.size > 1:
-                self._input(node, 1, self._vector(target, [*entries[:index], count, *entries[index + 1 :]]))
+            if (new := self._with_number(entries, position, label)) is not None:
+                self._input(node, index, self._vector(target.name, new))
             return
         concat = target.producer()
-        if not is_op(concat, "Concat") or concat is None:
+        if concat is None or not is_op(concat, "Concat"):
             return
-        position = 0
-        for index, part in enumerate(concat.inputs):
-            shape = static_shape(part)
-            if part is None or shape is None or len(shape) != 1:
+        for place, part in enumerate(concat.inputs):
+            dims = static_shape(part)
+            if part is None or dims is None or len(dims) != 1:
                 return
-            if position <= axis < position + shape[0]:
+            if position < dims[0]:
                 entries = ints(part)
-                if entries is not None and entries[axis - position] == units.size:
-                    own = [*entries[: axis - position], count, *entries[axis - position + 1 :]]
-                    self._reconcat(node, concat, index, self._vector(part, own))
+                new = None if entries is None else self._with_number(entries, position, label)
+                if new is not None:
+                    self._reconcat(node, index, concat, place, self._vector(part.name, new))
                 return
-            position += shape[0]
+            position -= dims[0]
 
-    def _reconcat(self, node: Node, concat: Node, index: int, part: Value) -> None:
-        """Give `node` a target of its own: others may keep their number of heads."""
-        inputs = [part if i == index else v for i, v in enumerate(concat.inputs)]
-        name = self._namer.value(f"{concat.outputs[0].name}/pruned")
+    def _with_number(self, entries: tuple[int, ...], position: int, label: Label) -> list[int] | None:
+        times, rest = divmod(entries[position], label.units.size)
+        if times < 1 or rest or (times > 1 and not label.tiled):
+            return None
+        return [*entries[:position], times * self._kept(label.units).size, *entries[position + 1 :]]
+
+    def _reconcat(self, node: Node, index: int, concat: Node, place: int, part: Value) -> None:
+        """Give `node` a target of its own: others may keep their number."""
         new = make_node(
             "Concat",
-            inputs,
+            [part if i == place else v for i, v in enumerate(concat.inputs)],
             {"axis": 0},
             name=self._namer.node(f"{concat.name}/pruned"),
-            output_names=[name],
+            output_names=[self._namer.value(f"{concat.outputs[0].name}/pruned")],
         )
+        merge_origins([new], [concat])
         self._graph.insert_before(node, new)
         self._undo.append(lambda: self._graph.remove(new, safe=True))
-        self._input(node, 1, new.outputs[0])
+        self._input(node, index, new.outputs[0])
 
     def _redivide(self, node: Node) -> None:
-        sizes = [self._kept(self._groups.labels[v][1]).size for v in node.outputs]
-        if len(node.inputs) > 1 and node.inputs[1] is not None:
-            self._input(node, 1, self._vector(node.inputs[1], sizes))
+        """Write how many are left of each part of a Split."""
+        sizes = [self._kept(self._groups.labels[v].units).size for v in node.outputs]
+        count = len(node.inputs)
+        if count == 1:
+            self._undo.append(lambda: node.resize_inputs(1))
+            node.resize_inputs(2)
+        self._input(node, 1, self._vector(f"{node.name}/split", sizes))
+        if "num_outputs" in node.attributes:
+            self._set(node, "num_outputs", None)
 
 
-def static_dims(value: Value) -> list[int | None] | None:
-    """The dimensions of `value`, None for those that are not numbers."""
-    return None if value.shape is None else [d if isinstance(d, int) else None for d in value.shape.dims]
+def dims_of(value: Value) -> list[int | str] | None:
+    """The dimensions of `value` as they can be compared, a symbol that has no name as ``?``."""
+    return None if value.shape is None else [dim_text(d) for d in value.shape.dims]
+
+
+def dim_text(dim: int | SymbolicDim) -> int | str:
+    """A number, or the text of an expression whose nameless symbols are all written ``?``."""
+    return dim if isinstance(dim, int) else _NAMELESS.sub("?", str(dim.value))
 
 
 def sliced(value: Value, chosen: dict[int, np.ndarray], name: str) -> TensorProtocol:
@@ -176,39 +239,3 @@ def sliced(value: Value, chosen: dict[int, np.ndarray], name: str) -> TensorProt
         return tensor(array, dtype=source.dtype, name=name)
 
     return LazyTensor(make, dtype=source.dtype, shape=Shape(dims), name=name)
-
-
-def head_norms(groups: HeadGroups) -> dict[int, float]:
-    """The squared norm of the product of the value columns and the output rows, by root of a head."""
-    columns: dict[int, tuple[Cut, int]] = {}
-    for cut in groups.cuts:
-        if cut.is_weight and not cut.reads:
-            columns.update({int(u): (cut, i) for i, u in enumerate(cut.units)})
-    norms: dict[int, float] = defaultdict(float)
-    for cut in groups.cuts:
-        if not cut.reads or int(cut.units[0]) not in groups.heads:
-            continue
-        rows = numbers(cut.node.inputs[cut.index])
-        size = groups.heads[int(cut.units[0])].size
-        if rows is None or rows.ndim != 2:
-            continue
-        rows = np.moveaxis(rows, cut.axis, 0).astype(np.float64)
-        for start in range(0, cut.units.size, size):
-            head = int(cut.units[start])
-            block = rows[start : start + size]
-            value = _columns(groups.heads[head], columns) if head in groups.heads else None
-            product = block if value is None or value.shape[1] != len(block) else value @ block
-            norms[groups.root(head)] += float(np.sum(np.square(product)))
-    return norms
-
-
-def _columns(units: np.ndarray, columns: dict[int, tuple[Cut, int]]) -> np.ndarray | None:
-    """The columns of a projection that make `units`."""
-    if any(int(u) not in columns for u in units):
-        return None
-    cut = columns[int(units[0])][0]
-    array = numbers(cut.node.inputs[cut.index])
-    if array is None or array.ndim != 2 or any(columns[int(u)][0] is not cut for u in units):
-        return None
-    taken = np.take(array, [columns[int(u)][1] for u in units], axis=cut.axis).astype(np.float64)
-    return np.moveaxis(taken, cut.axis, -1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphopt.ir import Model, Node, SymbolicDim, Value
-from graphopt.ir.query import attribute, constant_tensor, ints, is_op, rank, same_dim
-from graphopt.passes._channel_groups import ChannelGroups
+from graphopt.ir import Model, Node, Value
+from graphopt.ir.query import attribute, constant_tensor, ints, is_op, rank
+from graphopt.passes._channel_groups import ChannelGroups, Label, known_product, same_dims
 
 SIZES = frozenset(
     "Gather Slice Unsqueeze Squeeze Concat Cast Mul Div Equal Where "
@@ -18,75 +18,65 @@ SIZES = frozenset(
 class HeadGroups(ChannelGroups):
     """The units of a model whose channels of one head are tied together.
 
-    `heads` are the units that stand for a whole head, each with its channels; `targets` are the
-    Reshape and Expand operators whose target may name the number of heads.
+    `heads` are the units that stand for a whole head, each with its channels. `attended` are the
+    units of operands of attention: only they are heads and not just groups of channels.
     """
 
     def __init__(self, model: Model) -> None:
         self.heads: dict[int, np.ndarray] = {}
-        self.targets: list[tuple[Node, int, np.ndarray]] = []
-        self.divided: list[Node] = []
-        self.attentions: list[tuple[Node, str, np.ndarray]] = []
-        self._sizes: dict[Value, np.ndarray] = {}
+        self.attended: list[np.ndarray] = []
+        self.attributes: list[tuple[Node, str, np.ndarray]] = []
+        self.sizes: dict[Value, np.ndarray] = {}
+        """What is computed from a number of heads, with the units that it depends on."""
         self._places: dict[Value, tuple[int, int]] = {}
         super().__init__(model)
-        for value, units in self._sizes.items():
+        for value, units in self.sizes.items():
             if value.is_graph_output() or any(use.node.graph is not model.graph for use in value.uses()):
                 self._freeze(units, "their number is an output, or a body uses it")
 
     def _visit(self, node: Node) -> None:
-        if self._sized(node):
+        if is_op(node, "Shape") and node.inputs[0] in self.labels:
+            self._measured(node)
             return
-        labelled = [v for v in node.inputs if v is not None and v in self.labels]
-        if not labelled or node.domain:
-            super()._visit(node)
-            return
-        done = False
-        if is_op(node, "Reshape") and node.inputs[0] in self.labels:
-            done = self._reshaped(node)
-        elif is_op(node, "Expand") and node.inputs[0] in self.labels:
-            done = self._expanded(node)
+        self._computed(node)
+        super()._visit(node)
+
+    def _followed(self, node: Node, labelled: int) -> bool:
+        if is_op(node, "Reshape", "Expand") and node.inputs[0] in self.labels:
+            own = self._expanded(node) if is_op(node, "Expand") else self._divided_by_heads(node)
         elif is_op(node, "Attention"):
-            done = self._attention(node)
-        elif is_op(node, "MatMul") and constant_tensor(node.inputs[1]) is None:
-            done = self._products(node)
-        elif is_op(node, "Concat"):
-            done = self._joined(node)
-        elif is_op(node, "Split"):
-            done = self._divided(node)
-        if not done:
-            super()._visit(node)
+            return self._attention(node)
+        elif is_op(node, "RotaryEmbedding") and labelled == 1 and rank(node.inputs[0]) == 3:
+            return self._rotated(node)
+        else:
+            own = is_op(node, "MatMul") and constant_tensor(node.inputs[1]) is None and self._products(node)
+        return own or super()._followed(node, labelled)
 
     # --- numbers of heads that are computed
 
-    def _sized(self, node: Node) -> bool:
-        """Follow what is computed from the number of heads; it may only end in a target."""
-        if is_op(node, "Shape") and node.inputs[0] in self.labels:
-            self._measured(node)
-            return True
-        for index, value in enumerate(node.inputs):
-            if value is None or value not in self._sizes:
-                continue
-            units = self._sizes[value]
-            if is_op(node, "Reshape", "Expand") and index == 1:
-                continue
-            if node.domain or node.op_type not in SIZES:
-                self._freeze(units, f"{node.op_type} uses their number")
-                continue
-            if node.op_type == "Gather" and not self._takes_number(node, value):
-                continue
-            before = self._sizes.get(node.outputs[0])
-            self._sizes[node.outputs[0]] = units if before is None else np.concatenate([before, units])
-        return False
-
     def _measured(self, node: Node) -> None:
-        """Shape of a labelled value: a Gather of the other sizes alone does not see the number of heads."""
-        axis, units = self.labels[node.inputs[0]]  # type: ignore[index]
+        """Shape of a labelled value; one that leaves the number of heads out depends on nothing."""
+        axis, units, _ = self.labels[node.inputs[0]]  # type: ignore[index]
         all_axes = range(rank(node.inputs[0]) or 0)
         taken = all_axes[slice(attribute(node, "start", 0), attribute(node, "end", None))]
-        if axis in taken:
-            self._sizes[node.outputs[0]] = units
+        if axis in taken or not all_axes:
+            self.sizes[node.outputs[0]] = units
             self._places[node.outputs[0]] = (axis - taken.start, len(taken))
+
+    def _computed(self, node: Node) -> None:
+        """Follow what is computed from a number of heads: it may only end as the target of their Reshape."""
+        for index, value in enumerate(node.inputs):
+            if value is None or value not in self.sizes:
+                continue
+            units = self.sizes[value]
+            if is_op(node, "Reshape", "Expand") and index == 1:
+                if node.inputs[0] not in self.labels:
+                    self._freeze(units, f"a {node.op_type} of something else takes their number")
+            elif node.domain or node.op_type not in SIZES:
+                self._freeze(units, f"{node.op_type} uses their number")
+            elif node.op_type != "Gather" or self._takes_number(node, value):
+                before = self.sizes.get(node.outputs[0], units[:0])
+                self.sizes[node.outputs[0]] = np.concatenate([before, units])
 
     def _takes_number(self, node: Node, value: Value) -> bool:
         """Whether a Gather from the sizes of a labelled value takes the labelled one."""
@@ -98,174 +88,150 @@ class HeadGroups(ChannelGroups):
 
     # --- operators
 
-    def _reshaped(self, node: Node) -> bool:
+    def _divided_by_heads(self, node: Node) -> bool:
+        """Reshape that divides channels into heads, or merges an axis before the heads into theirs."""
         x, y = node.inputs[0], node.outputs[0]
         if x is None or x.shape is None or y.shape is None:
             return False
-        axis, units = self.labels[x]
-        old, new = list(x.shape.dims), list(y.shape.dims)
-        after = old[axis + 1 :]
-        for start in range(len(new)):
-            for count in (1, 2, 3):
-                if _product(new[start : start + count]) == units.size and _same(new[start + count :], after):
-                    return self._split_heads(
-                        node, start, [int(d) for d in new[start : start + count] if isinstance(d, int)]
-                    )
-        for taken in range(1, len(after) + 1):
-            inner = _product(after[:taken])
-            if inner is None:
-                break
-            start = len(new) - (len(after) - taken) - 1
-            if start >= 0 and new[start] == units.size * inner and _same(new[start + 1 :], after[taken:]):
-                self._target(node, start, np.repeat(units, inner))
-                return True
-        return False
-
-    def _split_heads(self, node: Node, start: int, parts: list[int]) -> bool:
-        """Divide channels into heads and their channels; three parts are kinds (Q, K, V), heads, channels."""
-        units = self.labels[node.inputs[0]][1]  # type: ignore[index]
-        if len(parts) == 1:
-            self._target(node, start, units)
-            return True
-        if 1 in parts[-2:]:
+        (axis, units, tiled), old, new = self.labels[x], x.shape.dims, y.shape.dims
+        behind = old[axis + 1 :]
+        end = len(new) - len(behind)
+        if end < 1 or not same_dims(new[end:], behind):
             return False
-        grid = units.reshape((*parts,) if len(parts) == 3 else (1, *parts))
+        for count in (2, 3):
+            parts = [d for d in new[max(end - count, 0) : end] if isinstance(d, int)]
+            if not tiled and len(parts) == count and known_product(parts) == units.size and 1 not in parts:
+                self._target(node, 1, Label(end - 2, self._heads(units.reshape(-1, *parts[-2:]))))
+                return True
+        return self._merged(node, end, units)
+
+    def _merged(self, node: Node, end: int, units: np.ndarray) -> bool:
+        """[.., B, H, ..] or [.., B, H·C, ..] to [.., B·H, ..] or [.., B·H, C, ..]: heads over and over.
+
+        All axes before and behind are as they were, so this one has the product of the rest.
+        """
+        old, new = node.inputs[0].shape.dims, node.outputs[0].shape.dims  # type: ignore[union-attr]
+        axis = self.labels[node.inputs[0]].axis  # type: ignore[index]
+        if new[end - 1] == units.size:
+            return False
+        if end <= axis and same_dims(new[: end - 1], old[: end - 1]):
+            self._target(node, 1, Label(end - 1, units, True))
+            return True
+        inner = new[end - 1]
+        if not isinstance(inner, int) or inner < 2 or units.size % inner or units.size == inner:
+            return False
+        if not 2 <= end <= axis + 1 or not same_dims(new[: end - 2], old[: end - 2]):
+            return False
+        self._target(node, 1, Label(end - 2, self._heads(units.reshape(1, -1, inner)), True))
+        return True
+
+    def _heads(self, grid: np.ndarray) -> np.ndarray:
+        """The units of heads, given their channels as [kind, head, channel]; kinds are such as Q, K and V."""
         for kind in grid:
             self._tie_rows(kind)
             self._tie(grid[-1, :, 0], kind[:, 0])
-        self._target(node, start + len(parts) - 2, grid[-1, :, 0])
-        return True
+        return grid[-1, :, 0]
 
     def _tie_rows(self, rows: np.ndarray) -> None:
         """Make every row of channels a head."""
         for row in rows:
             self._tie(np.repeat(row[:1], row.size - 1), row[1:])
-            self.heads[int(row[0])] = row
-
-    def _target(self, node: Node, axis: int, units: np.ndarray) -> None:
-        self.labels[node.outputs[0]] = (axis, units)
-        self.targets.append((node, axis, units))
+            self.heads.setdefault(int(row[0]), row)
 
     def _expanded(self, node: Node) -> bool:
-        x, y = node.inputs[0], node.outputs[0]
-        if x is None or x.shape is None or y.shape is None:
+        label, shape = self.labels[node.inputs[0]], node.outputs[0].shape  # type: ignore[index]
+        before = rank(node.inputs[0])
+        if shape is None or before is None or label.tiled:
             return False
-        axis, units = self.labels[x]
-        axis += len(y.shape) - len(x.shape)
-        if y.shape[axis] != units.size:
+        axis = label.axis + len(shape) - before
+        if shape[axis] != label.units.size:
             return False
-        self._target(node, axis, units)
+        self._target(node, 1, Label(axis, label.units))
         return True
 
     def _products(self, node: Node) -> bool:
         """MatMul of two computed operands, head by head: the result's heads are those of the second one."""
-        result = rank(node.outputs[0])
-        if result is None:
+        size = rank(node.outputs[0])
+        if (
+            size is None
+            or any(rank(v) is None for v in node.inputs)
+            or not self.labels.keys() & set(node.inputs)
+        ):
             return False
-        found: list[np.ndarray] = []
-        places: set[int] = set()
+        found: list[Label] = []
         for value in node.inputs:
-            size = rank(value)
-            if value is None or size is None:
-                return False
-            if value in self.labels:
-                axis, units = self.labels[value]
-                places.add(axis + result - size)
-                found.append(units)
-        if len(places) != 1 or (axis := places.pop()) >= result - 2:
+            if (label := self.labels.get(value)) is not None:  # type: ignore[arg-type]
+                found.append(label._replace(axis=label.axis + size - rank(value)))  # type: ignore[operator]
+        first, last = found[0], found[-1]
+        if first.axis >= size - 2 or (first.axis, first.tiled) != (last.axis, last.tiled):
+            return False
+        if first.units.size != last.units.size:
             return False
         for value in node.inputs:
-            own = axis - result + (rank(value) or 0)
+            own = first.axis - size + rank(value)  # type: ignore[operator]
             if value not in self.labels and own >= 0 and value.shape[own] != 1:  # type: ignore[union-attr, index]
                 return False
-        if found[0].size != found[-1].size:
-            return False
-        self._tie(found[0], found[-1])
-        self.labels[node.outputs[0]] = (axis, found[-1])
+        self._tie(first.units, last.units)
+        self.labels[node.outputs[0]] = last
+        if len(found) == 2:
+            self.attended.append(last.units)
         return True
 
-    def _joined(self, node: Node) -> bool:
-        """Concat along another axis: all parts have the same heads."""
-        labels = [self.labels.get(v) for v in node.inputs if v is not None]
-        first, size = labels[0], rank(node.outputs[0])
-        if first is None or size is None or int(attribute(node, "axis", 0)) % size == first[0]:
+    def _rotated(self, node: Node) -> bool:
+        """RotaryEmbedding of [B, S, H·C], whose attribute says H."""
+        label, count = self.labels[node.inputs[0]], int(attribute(node, "num_heads", 0))  # type: ignore[index]
+        if label.axis != 2 or label.tiled or count < 1 or label.units.size % count:
             return False
-        if any(one is None or one[0] != first[0] or one[1].size != first[1].size for one in labels):
-            return False
-        for one in labels:
-            assert one is not None
-            self._tie(first[1], one[1])
-        self.labels[node.outputs[0]] = first
-        return True
-
-    def _divided(self, node: Node) -> bool:
-        """Split along the channels themselves: merged Q, K and V projections."""
-        x = node.inputs[0]
-        size = rank(x)
-        if x is None or x not in self.labels or size is None:
-            return False
-        axis, units = self.labels[x]
-        if int(attribute(node, "axis", 0)) % size != axis:
-            return False
-        sizes = [v.shape[axis] if v.shape is not None else None for v in node.outputs]
-        if not all(isinstance(s, int) for s in sizes) or sum(sizes) != units.size:  # type: ignore[arg-type]
-            return False
-        start = 0
-        for value, count in zip(node.outputs, sizes, strict=True):
-            self.labels[value] = (axis, units[start : start + int(count)])  # type: ignore[arg-type]
-            start += int(count)  # type: ignore[arg-type]
-        self.divided.append(node)
+        rows = label.units.reshape(count, -1)
+        self._tie_rows(rows)
+        self.attributes.append((node, "num_heads", rows[:, 0]))
+        self.labels[node.outputs[0]] = label
         return True
 
     def _attention(self, node: Node) -> bool:
-        """The operator Attention: query heads go with the key and value head that they read."""
-        labels = [self.labels.get(v) if v is not None else None for v in node.inputs[:3]]
-        if any(one is None for one in labels) or any(v is not None for v in node.inputs[4:]):
-            return False
-        if any(v.uses() or v.is_graph_output() for v in node.outputs[1:]):
-            return False
+        """The operator Attention: query heads go with the key and value head that they read.
+
+        Spec: https://onnx.ai/onnx/operators/onnx__Attention.html
+        """
+        labels = [self.labels[v] for v in node.inputs[:3] if v is not None and v in self.labels]
         flat = rank(node.inputs[0]) == 3
-        if any(one[0] != (2 if flat else 1) for one in labels if one is not None):
+        if any(v is not None for v in node.inputs[4:]) or any(
+            v.uses() or v.is_graph_output() for v in node.outputs[1:]
+        ):
+            for label in labels:
+                self._freeze(label.units, "the Attention has a cache, or its scores are an output")
             return False
-        q, k, v = (one[1] for one in labels if one is not None)
+        if len(labels) != 3 or any(one.tiled or one.axis != (2 if flat else 1) for one in labels):
+            return False
+        q, k, v = (one.units for one in labels)
+        counts = [int(attribute(node, n, 0)) for n in ("q_num_heads", "kv_num_heads")]
         if flat:
-            numbers = [int(attribute(node, n, 0)) for n in ("q_num_heads", "kv_num_heads")]
-            if not all(numbers) or v.size % numbers[1] or v.size // numbers[1] < 2:
+            if not all(counts) or q.size % counts[0] or k.size % counts[1] or v.size % counts[1]:
                 return False
-            rows = [u.reshape(n, -1) for u, n in ((q, numbers[0]), (k, numbers[1]), (v, numbers[1]))]
+            rows = q.reshape(counts[0], -1), k.reshape(counts[1], -1), v.reshape(counts[1], -1)
             for row in rows:
                 self._tie_rows(row)
+            channels = rows[2].shape[1]
             q, k, v = (row[:, 0] for row in rows)
-        if q.size % v.size or k.size != v.size:
+        if q.size % v.size or k.size != v.size or not self._masked(node, q):
             return False
-        times = q.size // v.size
-        mask = node.inputs[3] if len(node.inputs) > 3 else None
-        if mask is not None and not self._masked(node, mask, q):
-            return False
+        shared = np.repeat(v, q.size // v.size)
         self._tie(v, k)
-        self._tie(np.repeat(v, times), q)
-        result = np.repeat(v, times)
-        if flat:
-            self.attentions += [(node, "q_num_heads", q), (node, "kv_num_heads", v)]
-            result = np.repeat(result, rows[2].shape[1])
-        self.labels[node.outputs[0]] = (2 if flat else 1, result)
+        self._tie(shared, q)
+        for name, units, count in (("q_num_heads", q, counts[0]), ("kv_num_heads", v, counts[1])):
+            if count:
+                self.attributes.append((node, name, units))
+        self.attended.append(shared)
+        self.labels[node.outputs[0]] = Label(2, np.repeat(shared, channels)) if flat else Label(1, shared)
         return True
 
-    def _masked(self, node: Node, mask: Value, units: np.ndarray) -> bool:
+    def _masked(self, node: Node, units: np.ndarray) -> bool:
+        """Whether the mask of an Attention has no axis of heads, or is a constant that can be cut."""
+        mask = node.inputs[3] if len(node.inputs) > 3 else None
         size = rank(mask)
-        if size is None or mask in self.labels:
-            return False
+        if mask is None or size is None or mask in self.labels:
+            return mask is None
         if size < 3 or mask.shape[size - 3] == 1:  # type: ignore[index]
             return True
         own = mask.shape[size - 3] == units.size  # type: ignore[index]
         return own and self._constant(node, 3, size - 3, units)
-
-
-def _product(dims: list[int | SymbolicDim]) -> int | None:
-    if not dims or not all(isinstance(d, int) for d in dims):
-        return None
-    return int(np.prod([int(d) for d in dims if isinstance(d, int)], dtype=np.int64))
-
-
-def _same(a: list[int | SymbolicDim], b: list[int | SymbolicDim]) -> bool:
-    return len(a) == len(b) and all(same_dim(x, y) for x, y in zip(a, b, strict=True))

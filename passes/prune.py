@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
-
-import numpy as np
 
 from graphopt.errors import UsageError
 from graphopt.ir import Model
 from graphopt.ir.edit import remove_dead, remove_unused_initializers
 from graphopt.ir.shapes import infer_shapes
 from graphopt.passes._channel_groups import ChannelGroups
-from graphopt.passes._group_cuts import Cutter, head_norms
+from graphopt.passes._group_cuts import Cutter
 from graphopt.passes._head_groups import HeadGroups
-from graphopt.passes._matching import numbers
+from graphopt.passes._pruned_layers import PrunedLayers
+from graphopt.passes._unit_norms import channel_norms, head_norms
 from graphopt.transform import Changes, Exactness, Pass
 
 
@@ -70,64 +68,69 @@ class Prune(Pass):
         """Rank, choose and cut; what does not come out with the expected shapes is put back."""
         changes = Changes()
         groups = HeadGroups(model) if self.structured == "heads" else ChannelGroups(model)
-        norms = head_norms(groups) if isinstance(groups, HeadGroups) else _channel_norms(groups)
+        norms = head_norms(groups) if isinstance(groups, HeadGroups) else channel_norms(groups)
         while True:
             changes.declined.clear()
-            removed = self._chosen(groups, norms, changes)
+            families, removed = self._chosen(groups, norms, changes)
             if not removed:
-                break
+                return changes
+            layers = PrunedLayers(groups, families)
             cutter = Cutter(model, groups, removed)
             cutter.cut()
             infer_shapes(model)
             wrong = cutter.unexpected()
             if not wrong:
-                changes.counts[f"{self.structured.removesuffix('s')} removed"] = len(removed)
                 break
             cutter.undo()
+            infer_shapes(model)
             groups.freeze(wrong, "a shape that depends on them is computed in a way that is not followed")
-        if removed:
-            remove_dead(list(model.graph))
+        changes.details = layers.rows(removed)
+        gone = sum(row["before"] - row["after"] for row in changes.details)
+        changes.counts[f"{self.structured.removesuffix('s')} removed"] = gone
+        # What computed a number that is a constant now, and the weights as they were.
+        remove_dead(list(model.graph))
         remove_unused_initializers(model.graph)
-        infer_shapes(model)
         return changes
 
-    def _chosen(self, groups: ChannelGroups, norms: dict[int, float], changes: Changes) -> set[int]:
-        """The roots of the units to remove."""
-        frozen = groups.frozen_roots()
-        heads = {groups.root(u) for u in groups.heads} if isinstance(groups, HeadGroups) else None
+    def _chosen(
+        self, groups: ChannelGroups, norms: dict[int, float], changes: Changes
+    ) -> tuple[list[list[int]], set[int]]:
+        """The families that lose units, and the roots of those units."""
+        families = self._candidates(groups, changes)
         removed: set[int] = set()
-        for family in groups.families():
-            if heads is not None and not heads.intersection(family):
-                continue
-            if heads is not None and not heads.issuperset(family):
-                changes.declined[f"{len(family)} groups of channels stay: not all are heads"] += 1
-                continue
-            why = next((frozen[root] for root in family if root in frozen), None)
-            if why is not None:
-                changes.declined[f"{len(family)} {self.structured} stay: {why}"] += 1
-                continue
+        for family in families:
             ranked = sorted(family, key=lambda root: (norms[root], root))
             removed.update(ranked[: min(int(len(ranked) * self.sparsity), len(ranked) - 1)])
         # No axis may become empty, whatever a family is spread over.
-        for _, units in groups.labels.values():
-            roots = groups.roots(units)
-            if all(int(r) in removed for r in roots):
-                removed.discard(max((int(r) for r in roots), key=lambda root: norms[root]))
-        return removed
+        for _, units, _ in groups.labels.values():
+            roots = [int(r) for r in groups.roots(units)]
+            if roots and removed.issuperset(roots):
+                removed.discard(max(roots, key=lambda root: norms[root]))
+        return [family for family in families if not removed.isdisjoint(family)], removed
 
-
-def _channel_norms(groups: ChannelGroups) -> dict[int, float]:
-    """The sum of the squares of all weights of each channel."""
-    norms: dict[int, float] = defaultdict(float)
-    for cut in groups.cuts:
-        array = numbers(cut.node.inputs[cut.index]) if cut.is_weight else None
-        if array is None:
-            continue
-        others = tuple(i for i in range(array.ndim) if i != cut.axis)
-        for unit, square in zip(groups.roots(cut.units), _squares(array, others), strict=True):
-            norms[int(unit)] += float(square)
-    return norms
-
-
-def _squares(array: np.ndarray, others: tuple[int, ...]) -> np.ndarray:
-    return np.asarray(np.sum(np.square(array, dtype=np.float64), axis=others))
+    def _candidates(self, groups: ChannelGroups, changes: Changes) -> list[list[int]]:
+        """The families of units that can be removed."""
+        frozen = groups.frozen_roots()
+        divided, heads = set(), set()
+        if isinstance(groups, HeadGroups):
+            divided = {groups.root(u) for u in groups.heads}
+            heads = divided & {int(r) for units in groups.attended for r in groups.roots(units)}
+        found = []
+        for family in groups.families():
+            if isinstance(groups, HeadGroups) and divided.isdisjoint(family):
+                continue
+            members = set(family)
+            why = next((reason for root, reason in frozen.items() if root in members), None)
+            if why is not None:
+                changes.declined[f"{len(family)} {self.structured} stay: {why}"] += 1
+            elif not isinstance(groups, HeadGroups) or heads.issuperset(family):
+                found.append(family)
+            elif heads.isdisjoint(family):
+                changes.declined[f"{len(family)} groups of channels stay: no attention compares them"] += 1
+            else:
+                changes.declined[f"{len(family)} groups of channels stay: not all of them are heads"] += 1
+        if isinstance(groups, HeadGroups) and not found and not changes.declined:
+            changes.declined[
+                "no projection is divided into heads of attention, as far as shapes are known"
+            ] += 1
+        return found
