@@ -6,6 +6,7 @@ import numpy as np
 
 from graphopt.ir import Model, Node, Value
 from graphopt.ir.query import attribute, constant_tensor, ints, is_op, rank
+from graphopt.passes._axis_moves import moved_axis
 from graphopt.passes._channel_groups import ChannelGroups, Label, known_product, same_dims
 
 SIZES = frozenset(
@@ -13,6 +14,10 @@ SIZES = frozenset(
     "ConstantOfShape Identity Shape Reshape".split()
 )
 """Operators that compute a shape from another one."""
+
+MAX_USES = 8
+MAX_MOVES = 4
+"""How far the use of a Reshape's result is looked at."""
 
 
 class HeadGroups(ChannelGroups):
@@ -101,9 +106,25 @@ class HeadGroups(ChannelGroups):
         for count in (2, 3):
             parts = [d for d in new[max(end - count, 0) : end] if isinstance(d, int)]
             if not tiled and len(parts) == count and known_product(parts) == units.size and 1 not in parts:
-                self._target(node, 1, Label(end - 2, self._heads(units.reshape(-1, *parts[-2:]))))
+                self._target(node, 1, self._parted(y, end, units.reshape(parts)))
                 return True
         return self._merged(node, end, units)
+
+    def _parted(self, value: Value, end: int, grid: np.ndarray) -> Label:
+        """The label of `value`, whose axes before `end` are those of `grid`: the channels of one axis.
+
+        [H, C] are heads and their channels, [K, H, C] kinds of heads (Q, K and V), [H, K, C] heads of all
+        kinds, [K, H·C] kinds only. Which axis is that of the kinds is told by what takes it apart.
+        """
+        if grid.ndim == 2:
+            if _taken_apart(value, end - 2):
+                for kind in grid:
+                    self._tie(grid[-1], kind)
+                return Label(end - 1, grid[-1])
+            return Label(end - 2, self._heads(grid[None]))
+        if _taken_apart(value, end - 2):
+            return Label(end - 3, self._heads(grid.swapaxes(0, 1)))
+        return Label(end - 2, self._heads(grid))
 
     def _merged(self, node: Node, end: int, units: np.ndarray) -> bool:
         """[.., B, H, ..] or [.., B, H·C, ..] to [.., B·H, ..] or [.., B·H, C, ..]: heads over and over.
@@ -235,3 +256,25 @@ class HeadGroups(ChannelGroups):
             return True
         own = mask.shape[size - 3] == units.size  # type: ignore[index]
         return own and self._constant(node, 3, size - 3, units)
+
+
+def _taken_apart(value: Value, axis: int, depth: int = MAX_MOVES) -> bool:
+    """Whether a user of `value`, or of what only moves its axes, takes entries of `axis` out of it."""
+    uses = value.uses()
+    if len(uses) > MAX_USES:
+        return False
+    for use in uses:
+        node = use.node
+        if use.idx != 0 or node.domain or rank(value) is None:
+            continue
+        if is_op(node, "Gather", "Split"):
+            if int(attribute(node, "axis", 0)) % (rank(value) or 1) == axis:
+                return True
+        elif is_op(node, "Slice"):
+            if len(node.inputs) > 3 and axis in {a % (rank(value) or 1) for a in ints(node.inputs[3]) or ()}:
+                return True
+        elif depth and is_op(node, "Transpose", "Unsqueeze", "Squeeze"):
+            moved = moved_axis(node, axis)
+            if moved is not None and _taken_apart(node.outputs[0], moved, depth - 1):
+                return True
+    return False
