@@ -1,0 +1,494 @@
+"""prune of heads: removing heads equals giving weight 0 to the rows that read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir
+import pytest
+from checking import run_onnxruntime
+from pruning import check_kept, check_pruned, kept, operand
+from rewriting import arrays, with_weights
+
+from graphopt.ir import Model
+from graphopt.ir.io import load
+from graphopt.passes.prune import Prune
+
+SAMPLES = Path(__file__).parents[2] / "samples" / "generated"
+READER = {"wo": ("y", 0)}
+
+ATTENTION = """g (float[B, S, 8] x, float[8, 8] wq, float[8] bq, float[8, KV] wk, float[8, KV] wv, float[8, 8] wo,
+    float[8] bo, float[4, 1, 1] bias{inputs}) => (float[B, S, 8] y{outputs})
+    <int64[4] hs = {{0, 0, 4, 2}}, int64[4] ks = {{0, 0, {kv}, 2}}, int64[3] ms = {{0, 0, 8}}, int64 one = {{1}},
+     int64 two = {{2}}, int64 three = {{3}}> {{
+    q0 = MatMul(x, wq) q1 = Add(q0, bq) q2 = Reshape(q1, hs) q = Transpose <perm = [0, 2, 1, 3]> (q2)
+    k0 = MatMul(x, wk) k1 = Reshape(k0, ks) kt = Transpose <perm = [0, 2, 1, 3]> (k1) {grouping}
+    k = Transpose <perm = [0, 1, 3, 2]> ({k})
+    v0 = MatMul(x, wv) v1 = Reshape(v0, ks) vt = Transpose <perm = [0, 2, 1, 3]> (v1) {values}
+    s0 = MatMul(q, k) s1 = Add(s0, bias) {scores} p = Softmax <axis = -1> ({s}) c = MatMul(p, {v})
+    t = Transpose <perm = [0, 2, 1, 3]> (c) {end}
+}}"""
+END = "m = Reshape(t, ms) o = MatMul(m, wo) y = Add(o, bo)"
+
+
+def attention(kv: int = 4, **parts: str) -> str:
+    """Decomposed attention with 4 query heads and `kv` heads of keys and values, 2 channels each."""
+    texts = {"inputs": "", "outputs": "", "grouping": "", "k": "kt", "values": "", "v": "vt", "scores": ""}
+    texts |= {"s": "s1", "end": END, **parts}
+    return ATTENTION.replace("KV", str(2 * kv)).format(kv=kv, **texts)
+
+
+def head_weights(kv: int = 4) -> dict[str, np.ndarray]:
+    """Weights of which the first and the last head are worth little, though not nothing."""
+    shapes = {"wq": (8, 8), "bq": (8,), "wk": (8, 2 * kv), "wv": (8, 2 * kv), "wo": (8, 8), "bo": (8,)}
+    weights = arrays(**shapes, bias=(4, 1, 1))
+    weights["wv"][:, :2] *= 0.1
+    weights["wv"][:, -2:] *= 0.05
+    return weights
+
+
+DECOMPOSED = {"wo": ("o", 0)}
+SIZES = {"B": 2, "S": 3}
+
+
+def test_heads_go_with_their_rows_biases_and_constants() -> None:
+    weights = head_weights()
+    model, changes = check_pruned(attention(), weights, DECOMPOSED, dims=SIZES)
+    assert changes.counts == {"head removed": 2}
+    np.testing.assert_array_equal(operand(model, "o"), weights["wo"][2:6])
+    np.testing.assert_array_equal(operand(model, "q1"), weights["bq"][2:6])
+    np.testing.assert_array_equal(operand(model, "s1"), weights["bias"][1:3])
+    np.testing.assert_array_equal(operand(model, "y"), weights["bo"])
+    for result, name in (("q0", "wq"), ("k0", "wk"), ("v0", "wv")):
+        np.testing.assert_array_equal(operand(model, result), weights[name][:, 2:6])
+    (row,) = changes.details
+    assert (row["unit"], row["before"], row["after"]) == ("head", 4, 2)
+    # The four matrices, the bias of the queries and that of the scores; not the bias of the output.
+    assert row["bytes_before"] == 4 * (4 * 64 + 8 + 4) and row["bytes_after"] == 4 * (4 * 32 + 4 + 2)
+    (name,) = (n.name for n in model.graph if n.outputs[0].name == "o")
+    assert row["layer"] == name
+
+
+def test_at_least_one_head_stays() -> None:
+    _, changes = check_pruned(attention(), head_weights(), DECOMPOSED, sparsity=0.99, dims=SIZES)
+    assert changes.details[0]["after"] == 1
+
+
+EXPANDED = """ax = Constant <value = int64[1] {2}> () ku = Unsqueeze(kt, ax) ke = Expand(ku, es) kr = Reshape(ke, rs)"""
+EXPANDED_VALUES = "vu = Unsqueeze(vt, ax) ve = Expand(vu, es) vr = Reshape(ve, rs)"
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        "es = Constant <value = int64[5] {1, 2, 2, 1, 1}> () rs = Constant <value = int64[4] {0, 4, -1, 2}> ()",
+        """b = Shape <start = 0, end = 1> (x) n = Shape <start = 1, end = 2> (x) g = Constant <value = int64[2] {2, 2}> ()
+        d = Constant <value = int64[1] {2}> () es = Concat <axis = 0> (b, g, n, d) rs = Shape(q)""",
+        """b = Shape <start = 0, end = 1> (x) n = Shape <start = 1, end = 2> (x) d = Constant <value = int64[1] {2}> ()
+        g = Shape <start = 1, end = 2> (kt) h = Constant <value = int64[1] {4}> ()
+        es = Concat <axis = 0> (g, d, n, d) rs = Concat <axis = 0> (b, h, n, d)""",
+    ],
+    ids=["constants", "parts", "shapes"],
+)
+def test_query_heads_that_share_a_key_head_go_together(sizes: str) -> None:
+    source = attention(2, grouping=sizes + EXPANDED, k="kr", values=EXPANDED_VALUES, v="vr")
+    weights = head_weights(2)
+    model, changes = check_pruned(source, weights, DECOMPOSED, dims=SIZES)
+    assert changes.counts == {"head removed": 2}
+    np.testing.assert_array_equal(operand(model, "o"), weights["wo"][:4])
+    assert operand(model, "k0").shape == (8, 2)
+
+
+def test_heads_merged_with_the_batch() -> None:
+    # As the newer exporter writes the transpose of the keys.
+    merged = """mh = Constant <value = int64[3] {-1, 3, 2}> () kf = Reshape(kt, mh)
+        kg = Transpose <perm = [0, 2, 1]> (kf) b = Shape <start = 0, end = 1> (x)
+        h = Constant <value = int64[3] {4, 2, 3}> () us = Concat <axis = 0> (b, h) ku = Reshape(kg, us)
+        kr = Transpose <perm = [0, 1, 3, 2]> (ku)"""
+    source = attention(grouping=merged, k="kr").replace("[B, S, 8]", "[B, 3, 8]")
+    model, changes = check_pruned(source, head_weights(), DECOMPOSED, dims={"B": 2})
+    assert changes.counts == {"head removed": 2}
+    assert operand(model, "k0").shape == (8, 4)
+
+
+def test_all_of_attention_by_merged_heads() -> None:
+    # torch.nn.MultiheadAttention: [S, B·H, C], with the sizes as numbers.
+    source = """g (float[3, 2, 8] x, float[8, 8] wq, float[8, 8] wk, float[8, 8] wv, float[8, 8] wo)
+        => (float[6, 8] y) <int64[3] hs = {3, 8, 2}, int64[2] ms = {6, 8}> {
+        q0 = MatMul(x, wq) q1 = Reshape(q0, hs) q = Transpose <perm = [1, 0, 2]> (q1)
+        k0 = MatMul(x, wk) k1 = Reshape(k0, hs) k = Transpose <perm = [1, 2, 0]> (k1)
+        v0 = MatMul(x, wv) v1 = Reshape(v0, hs) v = Transpose <perm = [1, 0, 2]> (v1)
+        s = MatMul(q, k) p = Softmax <axis = -1> (s) nan = IsNaN(p) zero = Constant <value_float = 0.0> ()
+        f = Where(nan, zero, p) c = MatMul(f, v) t = Transpose <perm = [1, 0, 2]> (c) m = Reshape(t, ms)
+        y = MatMul(m, wo) }"""
+    weights = {k: v for k, v in head_weights().items() if k.startswith("w")}
+    model, changes = check_pruned(source, weights, READER)
+    assert changes.counts == {"head removed": 2}
+    assert operand(model, "q1").tolist() == [3, 4, 2] and operand(model, "m").tolist() == [6, 4]
+
+
+MERGED = """g (float[B, S, 8] x, float[8, 24] w, float[24] b, float[8, 8] wo) => (float[B, S, 8] y)
+    <int64[3] ms = {0, 0, 8}, int64 i0 = {0}, int64 i1 = {1}, int64 i2 = {2}> {
+    m0 = MatMul(x, w) m1 = Add(m0, b) %s
+    s = MatMul(q, k) p = Softmax <axis = -1> (s) c = MatMul(p, v) t = Transpose <perm = [0, 2, 1, 3]> (c)
+    m = Reshape(t, ms) y = MatMul(m, wo) }"""
+KINDS = """hs = Constant <value = int64[5] {0, 0, %s, 2}> () h = Reshape(m1, hs)
+    a = Transpose <perm = %s> (h) q = Gather(a, i0) k0 = Gather(a, i1) v = Gather(a, i2)
+    k = Transpose <perm = [0, 1, 3, 2]> (k0)"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        """a, e, f = Split <axis = 2, num_outputs = 3> (m1) hs = Constant <value = int64[4] {0, 0, 4, 2}> ()
+        q0 = Reshape(a, hs) k0 = Reshape(e, hs) v0 = Reshape(f, hs) q = Transpose <perm = [0, 2, 1, 3]> (q0)
+        k = Transpose <perm = [0, 2, 3, 1]> (k0) v = Transpose <perm = [0, 2, 1, 3]> (v0)""",
+        KINDS % ("3, 4", "[2, 0, 3, 1, 4]"),
+        KINDS % ("4, 3", "[3, 0, 2, 1, 4]"),
+    ],
+    ids=["split", "kinds before heads", "kinds in heads"],
+)
+def test_merged_projections(text: str) -> None:
+    model, changes = check_pruned(
+        MERGED % text, arrays(w=(8, 24), b=(24,), wo=(8, 8)), READER, dims={"B": 2, "S": 3}
+    )
+    assert changes.counts == {"head removed": 2}
+    assert operand(model, "m0").shape == (8, 12) and operand(model, "m1").shape == (12,)
+    assert [row["layer"] for row in changes.details] == [
+        n.name for n in model.graph if n.outputs[0].name == "y"
+    ]
+
+
+def test_projections_as_gemm() -> None:
+    # The newer exporter flattens to rows, multiplies by the transposed matrix, and folds back.
+    source = """g (float[2, 3, 8] x, float[8, 8] wq, float[8, 8] wk, float[8, 8] wv, float[8] bv, float[8, 8] wo)
+        => (float[6, 8] y) <int64[2] rows = {6, 8}, int64[4] hs = {2, 3, 4, 2}> {
+        r = Reshape(x, rows) q0 = Gemm <transB = 1> (r, wq) q1 = Reshape(q0, hs)
+        k0 = Gemm <transB = 1> (r, wk) k1 = Reshape(k0, hs) v0 = Gemm <transB = 1> (r, wv, bv) v1 = Reshape(v0, hs)
+        q = Transpose <perm = [0, 2, 1, 3]> (q1) k = Transpose <perm = [0, 2, 3, 1]> (k1)
+        v = Transpose <perm = [0, 2, 1, 3]> (v1) s = MatMul(q, k) p = Softmax <axis = -1> (s) c = MatMul(p, v)
+        t = Transpose <perm = [0, 2, 1, 3]> (c) m = Reshape(t, rows) y = Gemm <transB = 1> (m, wo) }"""
+    weights = arrays(wq=(8, 8), wk=(8, 8), wv=(8, 8), bv=(8,), wo=(8, 8))
+    model, changes = check_pruned(source, weights, {"wo": ("y", 1)})
+    assert changes.counts == {"head removed": 2}
+    assert operand(model, "v0").shape == (4, 8) and operand(model, "v0", 2).shape == (4,)
+    assert operand(model, "m").tolist() == [6, 4]
+
+
+# --- the operator
+
+
+def operator(kv: int, flat: bool, *, mask: str = "", channels: int = 2, **extra: str) -> str:
+    heads = f"q_num_heads = 4, kv_num_heads = {kv}"
+    inputs = extra.get("inputs", "") + (", float[4, 3, 3] mask" if mask == "mask" else "")
+    kinds = """q1 = Reshape(q0, hs) q2 = Transpose <perm = [0, 2, 1, 3]> (q1) k1 = Reshape(k0, ks)
+        k2 = Transpose <perm = [0, 2, 1, 3]> (k1) v1 = Reshape(v0, vs) v2 = Transpose <perm = [0, 2, 1, 3]> (v1)"""
+    attributes = [*([heads] if flat else []), *([extra["attributes"]] if "attributes" in extra else [])]
+    call = f"Attention <{', '.join(attributes)}>" if attributes else "Attention"
+    call += "(q0, k0, v0" if flat else "(q2, k2, v2"
+    call += (f", {mask}" if mask else "") + extra.get("more", "") + ")"
+    behind = "" if flat else "t = Transpose <perm = [0, 2, 1, 3]> (c) m = Reshape(t, ms)"
+    return f"""g (float[2, 3, 8] x, float[8, 8] wq, float[8, {2 * kv}] wk, float[8, {channels * kv}] wv,
+        float[{4 * channels}, 8] wo{inputs}) => (float[2, 3, 8] y{extra.get("outputs", "")})
+        <int64[4] hs = {{0, 0, 4, 2}}, int64[4] ks = {{0, 0, {kv}, 2}}, int64[4] vs = {{0, 0, {kv}, {channels}}},
+         int64[3] ms = {{0, 0, {4 * channels}}}> {{
+        q0 = MatMul(x, wq) k0 = MatMul(x, wk) v0 = MatMul(x, wv) {"" if flat else kinds}
+        {extra.get("results", "m" if flat else "c")} = {call} {behind} y = MatMul(m, wo) }}"""
+
+
+def operator_weights(kv: int, channels: int = 2) -> dict[str, np.ndarray]:
+    return arrays(wq=(8, 8), wk=(8, 2 * kv), wv=(8, channels * kv), wo=(4 * channels, 8), mask=(4, 3, 3))
+
+
+@pytest.mark.parametrize("kv", [4, 2])
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("mask", ["", "mask"])
+def test_operator(kv: int, flat: bool, mask: str) -> None:
+    weights = {k: v for k, v in operator_weights(kv, 3).items() if k != "mask" or mask}
+    source = operator(kv, flat, mask=mask, channels=3)
+    model, changes = check_pruned(source, weights, READER, opset=23)
+    assert changes.counts == {"head removed": 2}
+    (node,) = (n for n in model.graph if n.op_type == "Attention")
+    if flat:
+        assert node.attributes["q_num_heads"].value == 2 and node.attributes["kv_num_heads"].value == kv // 2
+    else:
+        assert "q_num_heads" not in node.attributes
+        assert operand(model, "k1").tolist() == [0, 0, kv // 2, 2]
+    if mask:
+        left = kept(weights["wo"].reshape(4, -1), operand(model, "y").reshape(2, -1), 0)
+        np.testing.assert_array_equal(node.inputs[3].const_value.numpy(), weights["mask"][left])
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_operator_with_a_mask_that_all_heads_share(flat: bool) -> None:
+    source = operator(4, flat, mask="given", inputs=", float[2, 1, 3, 3] given", attributes="is_causal = 1")
+    weights = {k: v for k, v in operator_weights(4).items() if k != "mask"}
+    _, changes = check_pruned(source, weights, READER, opset=23)
+    assert changes.counts == {"head removed": 2}
+
+
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [
+        ({"mask": "given", "inputs": ", float[2, 4, 3, 3] given"}, "Attention mixes them"),
+        (
+            {
+                "results": "c, a, b",
+                "inputs": ", float[2, 4, 1, 2] pk, float[2, 4, 1, 2] pv",
+                "more": ", , pk, pv",
+                "outputs": ", float[2, 4, 4, 2] a, float[2, 4, 4, 2] b",
+            },
+            "Attention has a cache",
+        ),
+        ({"results": "c, pk, pv, a", "outputs": ", float[2, 4, 3, 3] a"}, "its scores are an output"),
+    ],
+)
+def test_operators_that_cannot_be_followed(extra: dict[str, str], reason: str) -> None:
+    weights = {k: v for k, v in operator_weights(4).items() if k != "mask"}
+    check_kept(with_weights(operator(4, False, **extra), weights, 23), reason)
+
+
+def test_rotary_embedding() -> None:
+    rotated = operator(4, True).replace(
+        "m = Attention", "q3 = RotaryEmbedding <num_heads = 4> (q0, cos, sin)  m = Attention"
+    )
+    source = rotated.replace("(q0, k0, v0", "(q3, k0, v0").replace(
+        "float[8, 8] wo", "float[8, 8] wo, float[2, 3, 1] cos, float[2, 3, 1] sin"
+    )
+    weights = {k: v for k, v in operator_weights(4).items() if k != "mask"}
+    model, changes = check_pruned(source, weights, READER, opset=23)
+    assert changes.counts == {"head removed": 2}
+    (node,) = (n for n in model.graph if n.op_type == "RotaryEmbedding")
+    assert node.attributes["num_heads"].value == 2
+
+
+# --- what stays
+
+
+@pytest.mark.parametrize(
+    ("parts", "without", "reason"),
+    [
+        ({"end": "m = Reshape(t, ms) y = Relu(m)"}, "", "reach an output"),
+        (
+            {"end": "m = Reshape(t, ms) n = CumSum(m, two) o = MatMul(n, wo) y = Add(o, bo)"},
+            "",
+            "CumSum mixes them",
+        ),
+        (
+            {"end": "z = Size(t) f = CastLike(z, t) w = Mul(t, f) m = Reshape(w, ms) y = MatMul(m, wo)"},
+            "",
+            "Size mixes",
+        ),
+        ({}, "bias", "Add takes a number for each from something that is no constant"),
+        ({"scores": "s2 = Softmax <axis = 1> (s1)", "s": "s2"}, "", "Softmax mixes them"),
+        (
+            {"scores": "s2 = ReduceMax <keepdims = 1> (s1, one1) s3 = Sub(s1, s2)", "s": "s3"},
+            "",
+            "ReduceMax mixes them",
+        ),
+        (
+            {"scores": "s2 = LayerNormalization <axis = 1> (s1, scale)", "s": "s2"},
+            "",
+            "LayerNormalization mixes",
+        ),
+        ({"outputs": ", float[B, 4, S, S] p"}, "", "reach an output"),
+        ({"outputs": ", float[B, 4, S, 2] kt"}, "", "reach an output"),
+        (
+            {"outputs": ", int64[1] n", "scores": "n = Shape <start = 1, end = 2> (s1)"},
+            "",
+            "their number is an output",
+        ),
+        (
+            {
+                "scores": "n = Shape <start = 1, end = 2> (s1) f = Cast <to = 1> (n) s2 = Mul(s1, f)",
+                "s": "s2",
+            },
+            "",
+            "Softmax uses their number",
+        ),
+        (
+            {
+                "inputs": ", float[24] more",
+                "outputs": ", float[N, M] z",
+                "scores": "n = Shape <start = 1, end = 2> (s1) m1 = Constant <value = int64[1] {-1}> () "
+                "zs = Concat <axis = 0> (n, m1) z = Reshape(more, zs)",
+            },
+            "",
+            "a Reshape of something else takes their number",
+        ),
+        (
+            {
+                "inputs": ", float[B, 4, 5, 2] past",
+                "k": "kp",
+                "grouping": "kp = Concat <axis = 2> (past, kt)",
+            },
+            "",
+            "Concat joins",
+        ),
+        ({"grouping": "ks2 = Unsqueeze(kt, one1) kn = Squeeze(ks2)", "k": "kn"}, "", "Squeeze mixes them"),
+    ],
+)
+def test_heads_that_cannot_be_followed_stay(parts: dict[str, str], without: str, reason: str) -> None:
+    weights = {k: v for k, v in head_weights().items() if k != without}
+    constants = "int64[1] one1 = {{1}}, float[4, 3, 3] scale = {{" + ", ".join(["1.0"] * 36) + "}},"
+    source = attention(**parts).replace(
+        "<int64[4] hs", "<" + constants.replace("{{", "{").replace("}}", "}") + " int64[4] hs"
+    )
+    check_kept(with_weights(source, weights), reason)
+
+
+@pytest.mark.parametrize("name", ["wq", "wv", "wo", "bq", "bias"])
+def test_weights_that_a_caller_may_replace_stay(name: str) -> None:
+    model = with_weights(attention(), head_weights())
+    model.graph.inputs.append(model.graph.initializers[name])
+    changes = Prune(structured="heads").run(model)
+    assert not changes.modified and changes.declined
+
+
+def test_normalization_of_each_head_is_followed_but_not_a_scale_for_each() -> None:
+    normalized = {"scores": "qn = LayerNormalization <axis = -1> (s1, ln)", "s": "qn"}
+    source = attention(**normalized).replace("<int64[4] hs", "<float[3] ln = {1.0, 2.0, 3.0}, int64[4] hs")
+    source = source.replace("[B, S, 8]", "[B, 3, 8]")
+    _, changes = check_pruned(source, head_weights(), DECOMPOSED, dims={"B": 2})
+    assert changes.counts == {"head removed": 2}
+    each = attention(grouping="kn = RMSNormalization <axis = -1> (kt, ln)", k="kn").replace(
+        "<int64[4] hs", "<float[4, 1, 2] ln = {1.0, 2.0, 1.0, 3.0, 1.0, 4.0, 1.0, 5.0}, int64[4] hs"
+    )
+    check_kept(with_weights(each, head_weights(), 23), "RMSNormalization mixes them")
+
+
+def test_groups_of_channels_that_are_no_heads_stay() -> None:
+    source = """g (float[2, 8, 3, 3] x, float[8, 8, 1, 1] w, float[8, 8, 1, 1] v) => (float[2, 8, 3, 3] y)
+        <int64[5] s = {2, 4, 2, 3, 3}, int64[4] m = {2, 8, 3, 3}> { c = Conv(x, w) a = Reshape(c, s)
+        t = Transpose <perm = [0, 2, 1, 3, 4]> (a) r = Relu(a) b = Reshape(r, m) y = Conv(b, v) }"""
+    check_kept(with_weights(source, arrays(w=(8, 8, 1, 1), v=(8, 8, 1, 1))), "no attention compares them")
+
+
+def test_a_model_without_heads_says_so() -> None:
+    source = "g (float[2, 4] x, float[4, 6] w, float[6, 3] v) => (float[2, 3] y) { h = MatMul(x, w) y = MatMul(h, v) }"
+    check_kept(with_weights(source, arrays(w=(4, 6), v=(6, 3))), "no projection is divided into heads")
+
+
+# --- the way back
+
+UNCERTAIN = """a1 = Constant <value = int64[3] {0, 0, 4}> () a2 = Constant <value = int64[3] {0, 0, 4}> ()
+    sum = Add(a1, a2) m = Reshape(t, sum) o = MatMul(m, wo) y = Add(o, bo)"""
+
+
+def test_a_cut_that_cannot_be_completed_is_undone() -> None:
+    model = with_weights(attention(end=UNCERTAIN), head_weights())
+    feeds = arrays(1, x=(2, 3, 8))
+    before = run_onnxruntime(model, feeds)["y"]
+    proto = onnx_ir.to_proto(model)
+    check_kept(model, "a shape that depends on them is computed in a way that is not followed")
+    assert onnx_ir.to_proto(model).SerializeToString() == proto.SerializeToString()
+    np.testing.assert_array_equal(run_onnxruntime(model, feeds)["y"], before)
+
+
+LAYER = """q0# = MatMul(IN, wq#) q1# = Reshape(q0#, hs) q2# = Transpose <perm = [0, 2, 1, 3]> (q1#)
+    k0# = MatMul(IN, wk#) k1# = Reshape(k0#, hs) k2# = Transpose <perm = [0, 2, 3, 1]> (k1#)
+    v0# = MatMul(IN, wv#) v1# = Reshape(v0#, hs) v2# = Transpose <perm = [0, 2, 1, 3]> (v1#)
+    s# = MatMul(q2#, k2#) p# = Softmax <axis = -1> (s#) c# = MatMul(p#, v2#)
+    t# = Transpose <perm = [0, 2, 1, 3]> (c#) m# = Reshape(t#, MS) y# = MatMul(m#, wo#)"""
+
+
+def two_layers(second_target: str = "ms", last: str = "", outputs: str = "") -> str:
+    """Two layers of attention, one behind the other, with weights of their own."""
+    weights = ", ".join(f"float[8, 8] {k}{i}" for i in (1, 2) for k in ("wq", "wk", "wv", "wo"))
+    first = LAYER.replace("#", "1").replace("IN", "x").replace("MS", "ms")
+    second = LAYER.replace("#", "2").replace("IN", "y1").replace("MS", second_target)
+    return f"""g (float[2, 3, 8] x, {weights}) => (float[2, 3, 8] y2{outputs})
+        <int64[4] hs = {{2, 3, 4, 2}}, int64[3] ms = {{2, 3, 8}}, int64[3] a = {{0, 3, 4}}, int64[3] b = {{2, 0, 4}}> {{
+        {first} sum = Add(a, b) {second} {last} }}"""
+
+
+def layer_weights() -> dict[str, np.ndarray]:
+    names = [f"{k}{i}" for i in (1, 2) for k in ("wq", "wk", "wv", "wo")]
+    return arrays(**dict.fromkeys(names, (8, 8)))
+
+
+def test_one_layer_is_cut_where_another_cannot_be() -> None:
+    model, changes = check_pruned(two_layers("sum"), layer_weights(), {"wo1": ("y1", 0)})
+    assert changes.counts == {"head removed": 2} and len(changes.details) == 1
+    assert any("computed in a way that is not followed" in why for why in changes.declined)
+    np.testing.assert_array_equal(operand(model, "y2"), layer_weights()["wo2"])
+
+
+def test_each_layer_ranks_its_own_heads() -> None:
+    readers = {"wo1": ("y1", 0), "wo2": ("y2", 0)}
+    model, changes = check_pruned(two_layers(), layer_weights(), readers)
+    assert [row["after"] for row in changes.details] == [2, 2]
+    assert operand(model, "y1").shape == operand(model, "y2").shape == (4, 8)
+
+
+def shared(model: Model, names: dict[str, str]) -> Model:
+    """`model` with other weights in the place of some."""
+    for old, new in names.items():
+        model.graph.initializers[old].replace_all_uses_with(model.graph.initializers[new])
+        del model.graph.initializers[old]
+    return model
+
+
+def test_layers_that_share_all_weights_are_cut_alike() -> None:
+    # As ALBERT: one layer, twelve times.
+    weights = layer_weights()
+    names = {f"{k}2": f"{k}1" for k in ("wq", "wk", "wv", "wo")}
+    model = shared(with_weights(two_layers(), weights), names)
+    changes = Prune(structured="heads").run(model)
+    assert changes.counts == {"head removed": 2} and len(changes.details) == 1
+    assert len([v for v in model.graph.initializers.values() if len(v.shape or ()) == 2]) == 4
+    (row,) = changes.details
+    assert row["bytes_before"] == 4 * 4 * 64 and row["bytes_after"] == 2 * 4 * 64
+    left = kept(weights["wo1"], operand(model, "y1"), 0)
+    zeroed = {**weights, "wo1": weights["wo1"] * left[:, None]}
+    feeds = arrays(1, x=(2, 3, 8))
+    expected = run_onnxruntime(shared(with_weights(two_layers(), zeroed), names), feeds)["y2"]
+    np.testing.assert_allclose(run_onnxruntime(model, feeds)["y2"], expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["wq1", "wv1", "wo1"])
+def test_weights_that_something_else_reads_too_stay(name: str) -> None:
+    source = two_layers("sum", f"z = Relu({name})", ", float[8, 8] z")
+    check_kept(with_weights(source, layer_weights()), "another operator uses the same weights")
+
+
+def test_layers_that_share_some_weights_are_cut_alike() -> None:
+    model = shared(with_weights(two_layers(), layer_weights()), {"wk2": "wk1"})
+    changes = Prune(structured="heads").run(model)
+    assert changes.counts["head removed"] and len(changes.details) == 1
+    first, second = (operand(model, f"k0{i}") for i in (1, 2))
+    np.testing.assert_array_equal(first, second)
+    whole = layer_weights()
+    for i in (1, 2):
+        left = kept(whole["wk1"].T.reshape(4, -1), first.T.reshape(2, -1), 0)
+        expected = whole[f"wo{i}"].reshape(4, -1)[left].reshape(4, 8)
+        np.testing.assert_array_equal(operand(model, f"y{i}"), expected)
+
+
+# --- samples
+
+
+@pytest.mark.parametrize("name", ["bert-tiny", "gpt-tiny"])
+def test_heads_of_sample_models(name: str) -> None:
+    model = load(SAMPLES / f"{name}.onnx")
+    sizes = {
+        n.name: n.inputs[1].shape[0]
+        for n in model.graph
+        if n.op_type in ("MatMul", "Gemm") and n.inputs[1].const_value is not None
+    }
+    ids = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]], np.int64)
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    zeroed = model.clone()
+    assert Prune(structured="heads").run(model).counts == {"head removed": 4}
+    onnx.checker.check_model(onnx_ir.to_proto(model), full_check=True)
+    after = {n.name: n.inputs[1].const_value.numpy() for n in model.graph if n.name in sizes}
+    for node in zeroed.graph:
+        if node.name in after and len(after[node.name]) < sizes[node.name]:
+            weight = node.inputs[1].const_value.numpy()
+            rows = weight * kept(weight, after[node.name], 0)[:, None]
+            node.inputs[1].const_value = onnx_ir.tensor(rows, name=node.inputs[1].name)
+    expected = run_onnxruntime(zeroed, feeds)
+    for key, value in run_onnxruntime(model, feeds).items():
+        np.testing.assert_allclose(value, expected[key], rtol=1e-4, atol=1e-4)
