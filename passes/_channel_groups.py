@@ -96,6 +96,10 @@ class ChannelGroups:
         """The roots of several units."""
         return np.array([self.root(int(u)) for u in units], np.int64)
 
+    def all_roots(self) -> np.ndarray:
+        """The root of every unit."""
+        return self.roots(range(len(self._parent)))
+
     def frozen_roots(self) -> dict[int, str]:
         """The roots of all units that cannot be removed, with the reason that was found first."""
         found: dict[int, str] = {}

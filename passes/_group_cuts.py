@@ -27,6 +27,7 @@ class Cutter:
         self._graph = model.graph
         self._groups = groups
         self._removed = removed
+        self._gone = np.isin(groups.all_roots(), list(removed))
         self._namer = Namer(model.graph)
         self._undo: list[Callable[[], object]] = []
         self._made: dict[object, Value] = {}
@@ -103,10 +104,10 @@ class Cutter:
         return dims
 
     def _goes(self, units: np.ndarray) -> bool:
-        return self._kept(units).size < units.size
+        return bool(self._gone[units].any())
 
     def _kept(self, units: np.ndarray) -> np.ndarray:
-        return np.flatnonzero([int(r) not in self._removed for r in self._groups.roots(units)])
+        return np.flatnonzero(~self._gone[units])
 
     # --- changes that can be undone
 
@@ -186,7 +187,7 @@ class Cutter:
 
     def _with_number(self, entries: tuple[int, ...], position: int, label: Label) -> list[int] | None:
         times, rest = divmod(entries[position], label.units.size)
-        if times < 1 or rest or (times > 1 and not label.tiled):
+        if times < 1 or rest:
             return None
         return [*entries[:position], times * self._kept(label.units).size, *entries[position + 1 :]]
 

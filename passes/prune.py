@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from graphopt.errors import UsageError
 from graphopt.ir import Model
 from graphopt.ir.edit import remove_dead, remove_unused_initializers
@@ -102,8 +104,9 @@ class Prune(Pass):
             ranked = sorted(family, key=lambda root: (norms[root], root))
             removed.update(ranked[: min(int(len(ranked) * self.sparsity), len(ranked) - 1)])
         # No axis may become empty, whatever a family is spread over.
+        root_of = groups.all_roots()
         for _, units, _ in groups.labels.values():
-            roots = [int(r) for r in groups.roots(units)]
+            roots = np.unique(root_of[units]).tolist()
             if roots and removed.issuperset(roots):
                 removed.discard(max(roots, key=lambda root: norms[root]))
         return [family for family in families if not removed.isdisjoint(family)], removed

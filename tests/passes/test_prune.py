@@ -227,6 +227,23 @@ def test_rows_of_a_reshape() -> None:
     assert changes.counts == {"channel removed": 3} and operand(model, "r").tolist() == [-1, 3]
 
 
+def test_parts_of_a_concat_along_another_axis_lose_the_same_channels() -> None:
+    source = """g (float[2, 3, 4, 4] x, float[6, 3, 1, 1] w, float[6, 3, 1, 1] u, float[5, 6, 1, 1] v)
+        => (float[2, 5, 8, 4] y) { a = Conv(x, w) b = Conv(x, u) c = Concat <axis = 2> (a, b) y = Conv(c, v) }"""
+    weights = arrays(w=(6, 3, 1, 1), u=(6, 3, 1, 1), v=(5, 6, 1, 1))
+    model, changes = check_pruned(source, weights, {"v": ("y", 1)}, structured="channels")
+    assert changes.counts == {"channel removed": 3}
+    np.testing.assert_array_equal(
+        kept(weights["w"], operand(model, "a"), 0), kept(weights["u"], operand(model, "b"), 0)
+    )
+    given = source.replace("b = Conv(x, u)", "").replace("v)\n", "v, float[2, 6, 4, 4] b)\n")
+    check_kept(
+        with_weights(given, weights),
+        "Concat joins them with something that keeps its size",
+        structured="channels",
+    )
+
+
 def test_weights_that_two_layers_share() -> None:
     source = """g (float[2, 4] x, float[4, 4] w, float[4, 3] v) => (float[2, 3] y) {
         a = MatMul(x, w) b = Relu(a) c = MatMul(b, w) d = Relu(c) y = MatMul(d, v) }"""
