@@ -71,6 +71,7 @@ class ChannelGroups:
         self.targets: list[tuple[Node, int, Label]] = []
         self.divided: list[Node] = []
         self.labels: dict[Value, Label] = {}
+        self.seen: set[Node] = set()
         self._parent: list[int] = []
         self._source: list[int] = []
         self._frozen: dict[int, str] = {}
@@ -78,6 +79,7 @@ class ChannelGroups:
         self._weights: dict[tuple[Value, int], np.ndarray] = {}
         for node in model.graph:
             self._visit(node)
+            self.seen.add(node)
         self._freeze_other_users()
         for value, label in self.labels.items():
             if value.is_graph_output():
@@ -256,6 +258,10 @@ class ChannelGroups:
         self.cuts.append(Cut(node, index, axis, units, False))
         return True
 
+    def _entries(self, node: Node, index: int, axis: int, units: np.ndarray) -> bool:
+        """Whether the entries along `axis` of the unlabelled operand `index` can be cut with `units`."""
+        return self._constant(node, index, axis, units)
+
     def _normalized(self, node: Node, label: Label) -> bool:
         operands = CONSTANTS_BY_CHANNEL[node.op_type]
         if label.tiled or label.axis != 1 or attribute(node, "training_mode", 0):
@@ -284,7 +290,7 @@ class ChannelGroups:
             count = value.shape[own] if own >= 0 else 1  # type: ignore[union-attr, index]
             if count == 1:
                 continue
-            if first.tiled or count != first.units.size or not self._constant(node, index, own, first.units):
+            if first.tiled or count != first.units.size or not self._entries(node, index, own, first.units):
                 self._freeze(
                     first.units, f"{node.op_type} takes a number for each from something that is no constant"
                 )

@@ -193,17 +193,21 @@ class Cutter:
 
     def _reconcat(self, node: Node, index: int, concat: Node, place: int, part: Value) -> None:
         """Give `node` a target of its own: others may keep their number."""
-        new = make_node(
-            "Concat",
-            [part if i == place else v for i, v in enumerate(concat.inputs)],
-            {"axis": 0},
-            name=self._namer.node(f"{concat.name}/pruned"),
-            output_names=[self._namer.value(f"{concat.outputs[0].name}/pruned")],
-        )
-        merge_origins([new], [concat])
-        self._graph.insert_before(node, new)
-        self._undo.append(lambda: self._graph.remove(new, safe=True))
-        self._input(node, index, new.outputs[0])
+        key = ("concat", concat, place, part)
+        if key not in self._made:
+            new = make_node(
+                "Concat",
+                [part if i == place else v for i, v in enumerate(concat.inputs)],
+                {"axis": 0},
+                name=self._namer.node(f"{concat.name}/pruned"),
+                output_names=[self._namer.value(f"{concat.outputs[0].name}/pruned")],
+            )
+            merge_origins([new], [concat])
+            # Targets come in the order of the graph: this is before every node that shares it.
+            self._graph.insert_before(node, new)
+            self._undo.append(lambda: self._graph.remove(new, safe=True))
+            self._made[key] = new.outputs[0]
+        self._input(node, index, self._made[key])
 
     def _redivide(self, node: Node) -> None:
         """Write how many are left of each part of a Split."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from graphopt.ir import Model, Node, Value
-from graphopt.ir.query import attribute, constant_tensor, ints, is_op, rank
+from graphopt.ir.query import attribute, constant_tensor, ints, is_deterministic, is_op, rank
 from graphopt.passes._axis_moves import moved_axis
-from graphopt.passes._channel_groups import ChannelGroups, Label, known_product, same_dims
+from graphopt.passes._channel_groups import BINARY, UNARY, ChannelGroups, Label, known_product, same_dims
 
 SIZES = frozenset(
     "Gather Slice Unsqueeze Squeeze Concat Cast Mul Div Equal Where "
@@ -34,6 +34,7 @@ class HeadGroups(ChannelGroups):
         self.sizes: dict[Value, np.ndarray] = {}
         """What is computed from a number of heads, with the units that it depends on."""
         self._places: dict[Value, tuple[int, int]] = {}
+        self._retraced: set[tuple[Node, int]] = set()
         super().__init__(model)
         for value, units in self.sizes.items():
             if value.is_graph_output() or any(use.node.graph is not model.graph for use in value.uses()):
@@ -188,9 +189,11 @@ class HeadGroups(ChannelGroups):
             return False
         if first.units.size != last.units.size:
             return False
-        for value in node.inputs:
+        for index, value in enumerate(node.inputs):
             own = first.axis - size + rank(value)  # type: ignore[operator]
-            if value not in self.labels and own >= 0 and value.shape[own] != 1:  # type: ignore[union-attr, index]
+            if value in self.labels or own < 0 or value.shape[own] == 1:  # type: ignore[union-attr, index]
+                continue
+            if first.tiled or not self._entries(node, index, own, first.units):
                 return False
         self._tie(first.units, last.units)
         self.labels[node.outputs[0]] = last
@@ -247,15 +250,58 @@ class HeadGroups(ChannelGroups):
         return True
 
     def _masked(self, node: Node, units: np.ndarray) -> bool:
-        """Whether the mask of an Attention has no axis of heads, or is a constant that can be cut."""
+        """Whether the mask of an Attention has no axis of heads, or one that can be cut."""
         mask = node.inputs[3] if len(node.inputs) > 3 else None
         size = rank(mask)
-        if mask is None or size is None or mask in self.labels:
+        if mask is None or size is None:
             return mask is None
-        if size < 3 or mask.shape[size - 3] == 1:  # type: ignore[index]
+        if mask not in self.labels and (size < 3 or mask.shape[size - 3] == 1):  # type: ignore[index]
             return True
-        own = mask.shape[size - 3] == units.size  # type: ignore[index]
-        return own and self._constant(node, 3, size - 3, units)
+        return size >= 3 and self._entries(node, 3, size - 3, units)
+
+    # --- biases, masks and scales with entries for each head
+
+    def _entries(self, node: Node, index: int, axis: int, units: np.ndarray) -> bool:
+        """Follow an operand back to the constants that its entries along `axis` come from, and cut those.
+
+        What is met on the way gets a label, for all its users. One of them that was passed before
+        without a label has not been asked whether it can do with fewer heads: then nothing is cut.
+        """
+        value = node.inputs[index]
+        self._retraced.add((node, index))
+        if value is None or value.shape is None or value.shape[axis] != units.size:
+            return False
+        if value in self.labels:
+            label = self.labels[value]
+            if label.tiled or label.axis != axis or label.units.size != units.size:
+                return False
+            self._tie(units, label.units)
+            return True
+        if constant_tensor(value) is not None:
+            return self._constant(node, index, axis, units)
+        maker = value.producer()
+        if maker is None or maker.graph is not node.graph or maker.domain or len(maker.outputs) != 1:
+            return False
+        others = (use for use in value.uses() if use.node is not node and use.node in self.seen)
+        if any((use.node, use.idx) not in self._retraced for use in others):
+            return False
+        self.labels[value] = Label(axis, units)
+        return self._entries_of_operands(maker, axis, units)
+
+    def _entries_of_operands(self, node: Node, axis: int, units: np.ndarray) -> bool:
+        if node.op_type in UNARY and is_deterministic(node):
+            return self._entries(node, 0, axis, units)
+        if node.op_type in BINARY:
+            size, found = rank(node.outputs[0]) or 0, True
+            for index, value in enumerate(node.inputs):
+                own = axis - size + (rank(value) or 0)
+                if own >= 0 and (value is None or value.shape is None or value.shape[own] != 1):
+                    found = found and self._entries(node, index, own, units)
+            return found
+        if node.inputs[0] in node.inputs[1:]:
+            return False
+        places = [a for a in range(rank(node.inputs[0]) or 0) if moved_axis(node, a) == axis]
+        return len(places) == 1 and self._entries(node, 0, places[0], units)
 
 
 def _taken_apart(value: Value, axis: int, depth: int = MAX_MOVES) -> bool:

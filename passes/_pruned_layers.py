@@ -45,6 +45,9 @@ class PrunedLayers:
         for family, cuts, size in zip(self._families, self._cuts, self._bytes, strict=True):
             heads = isinstance(self._groups, HeadGroups)
             before, after = self._counts(family, removed)
+            layers = {cut.node.inputs[cut.index] for cut in cuts if cut.is_weight and cut.reads}
+            if heads:
+                before, after = before * len(layers), after * len(layers)
             left = 0
             for cut in cuts:
                 value = cut.node.inputs[cut.index]
@@ -66,7 +69,7 @@ class PrunedLayers:
         return rows
 
     def _counts(self, family: set[int], removed: set[int]) -> tuple[int, int]:
-        """Query heads, of which several may share the key and value head that they go with; or channels."""
+        """Channels, or the query heads of a layer, of which several may share a key and value head."""
         if not isinstance(self._groups, HeadGroups):
             return len(family), len(family - removed)
         roots = max(
