@@ -177,91 +177,85 @@ def test_projections_as_gemm() -> None:
     assert operand(model, "m").tolist() == [6, 4]
 
 
-# --- the operator
+RELATIVE = """r0 = Gather(table, near) r1 = Mul(r0, factor) r2 = Transpose <perm = [2, 0, 1]> (r1)
+    r3 = Unsqueeze(r2, zero1) {more} s2 = Add(s1, r3)"""
+TABLE = ", float[5, 4] table, int64[S, S] near"
 
 
-def operator(kv: int, flat: bool, *, mask: str = "", channels: int = 2, **extra: str) -> str:
-    heads = f"q_num_heads = 4, kv_num_heads = {kv}"
-    inputs = extra.get("inputs", "") + (", float[4, 3, 3] mask" if mask == "mask" else "")
-    kinds = """q1 = Reshape(q0, hs) q2 = Transpose <perm = [0, 2, 1, 3]> (q1) k1 = Reshape(k0, ks)
-        k2 = Transpose <perm = [0, 2, 1, 3]> (k1) v1 = Reshape(v0, vs) v2 = Transpose <perm = [0, 2, 1, 3]> (v1)"""
-    attributes = [*([heads] if flat else []), *([extra["attributes"]] if "attributes" in extra else [])]
-    call = f"Attention <{', '.join(attributes)}>" if attributes else "Attention"
-    call += "(q0, k0, v0" if flat else "(q2, k2, v2"
-    call += (f", {mask}" if mask else "") + extra.get("more", "") + ")"
-    behind = "" if flat else "t = Transpose <perm = [0, 2, 1, 3]> (c) m = Reshape(t, ms)"
-    return f"""g (float[2, 3, 8] x, float[8, 8] wq, float[8, {2 * kv}] wk, float[8, {channels * kv}] wv,
-        float[{4 * channels}, 8] wo{inputs}) => (float[2, 3, 8] y{extra.get("outputs", "")})
-        <int64[4] hs = {{0, 0, 4, 2}}, int64[4] ks = {{0, 0, {kv}, 2}}, int64[4] vs = {{0, 0, {kv}, {channels}}},
-         int64[3] ms = {{0, 0, {4 * channels}}}> {{
-        q0 = MatMul(x, wq) k0 = MatMul(x, wk) v0 = MatMul(x, wv) {"" if flat else kinds}
-        {extra.get("results", "m" if flat else "c")} = {call} {behind} y = MatMul(m, wo) }}"""
+def relative(more: str = "", factor: str = "1.0", **parts: str) -> str:
+    """Attention with a learnt bias for each head and distance."""
+    source = attention(**{"scores": RELATIVE.format(more=more), "s": "s2", "inputs": TABLE, **parts})
+    return source.replace(
+        "<int64[4] hs", f"<int64[1] zero1 = {{0}}, float[4] factor = {{{factor}}}, int64[4] hs"
+    )
 
 
-def operator_weights(kv: int, channels: int = 2) -> dict[str, np.ndarray]:
-    return arrays(wq=(8, 8), wk=(8, 2 * kv), wv=(8, channels * kv), wo=(4 * channels, 8), mask=(4, 3, 3))
-
-
-@pytest.mark.parametrize("kv", [4, 2])
-@pytest.mark.parametrize("flat", [True, False])
-@pytest.mark.parametrize("mask", ["", "mask"])
-def test_operator(kv: int, flat: bool, mask: str) -> None:
-    weights = {k: v for k, v in operator_weights(kv, 3).items() if k != "mask" or mask}
-    source = operator(kv, flat, mask=mask, channels=3)
-    model, changes = check_pruned(source, weights, READER, opset=23)
+def test_the_table_of_a_bias_for_each_head_is_cut() -> None:
+    weights = head_weights() | arrays(table=(5, 4))
+    model, changes = check_pruned(relative(factor="1.0, 2.0, 3.0, 4.0"), weights, DECOMPOSED, dims=SIZES)
     assert changes.counts == {"head removed": 2}
-    (node,) = (n for n in model.graph if n.op_type == "Attention")
-    if flat:
-        assert node.attributes["q_num_heads"].value == 2 and node.attributes["kv_num_heads"].value == kv // 2
-    else:
-        assert "q_num_heads" not in node.attributes
-        assert operand(model, "k1").tolist() == [0, 0, kv // 2, 2]
-    if mask:
-        left = kept(weights["wo"].reshape(4, -1), operand(model, "y").reshape(2, -1), 0)
-        np.testing.assert_array_equal(node.inputs[3].const_value.numpy(), weights["mask"][left])
-
-
-@pytest.mark.parametrize("flat", [True, False])
-def test_operator_with_a_mask_that_all_heads_share(flat: bool) -> None:
-    source = operator(4, flat, mask="given", inputs=", float[2, 1, 3, 3] given", attributes="is_causal = 1")
-    weights = {k: v for k, v in operator_weights(4).items() if k != "mask"}
-    _, changes = check_pruned(source, weights, READER, opset=23)
-    assert changes.counts == {"head removed": 2}
+    np.testing.assert_array_equal(operand(model, "r0", 0), weights["table"][:, 1:3])
+    np.testing.assert_array_equal(operand(model, "r1"), [2, 3])
 
 
 @pytest.mark.parametrize(
-    ("extra", "reason"),
+    ("more", "outputs", "reason"),
     [
-        ({"mask": "given", "inputs": ", float[2, 4, 3, 3] given"}, "Attention mixes them"),
-        (
-            {
-                "results": "c, a, b",
-                "inputs": ", float[2, 4, 1, 2] pk, float[2, 4, 1, 2] pv",
-                "more": ", , pk, pv",
-                "outputs": ", float[2, 4, 4, 2] a, float[2, 4, 4, 2] b",
-            },
-            "Attention has a cache",
-        ),
-        ({"results": "c, pk, pv, a", "outputs": ", float[2, 4, 3, 3] a"}, "its scores are an output"),
+        ("", ", float[1, 4, S, S] r3", "reach an output"),
+        ("z = ReduceMax <keepdims = 0> (r2, zero1)", ", float[S, S] z", "Add takes a number for each"),
+        ("z = Shape(r1)", ", int64[3] z", "Add takes a number for each"),
+        ("z = ReduceMax <keepdims = 0> (table, zero1)", ", float[4] z", ""),
     ],
 )
-def test_operators_that_cannot_be_followed(extra: dict[str, str], reason: str) -> None:
-    weights = {k: v for k, v in operator_weights(4).items() if k != "mask"}
-    check_kept(with_weights(operator(4, False, **extra), weights, 23), reason)
+def test_a_bias_for_each_head_that_something_else_reads(more: str, outputs: str, reason: str) -> None:
+    source = relative(more, "1.0, 2.0, 3.0, 4.0", outputs=outputs)
+    weights = head_weights() | arrays(table=(5, 4))
+    if reason:
+        check_kept(with_weights(source, weights), reason)
+        return
+    # The other reader of the table keeps the whole one.
+    model = with_weights(source, weights)
+    assert Prune(structured="heads").run(model).modified
+    np.testing.assert_array_equal(operand(model, "z", 0), weights["table"])
+    np.testing.assert_array_equal(operand(model, "r0", 0), weights["table"][:, 1:3])
 
 
-def test_rotary_embedding() -> None:
-    rotated = operator(4, True).replace(
-        "m = Attention", "q3 = RotaryEmbedding <num_heads = 4> (q0, cos, sin)  m = Attention"
+def test_a_table_that_is_an_input_stays() -> None:
+    check_kept(
+        with_weights(relative(factor="1.0, 2.0, 3.0, 4.0"), head_weights()), "Add takes a number for each"
     )
-    source = rotated.replace("(q0, k0, v0", "(q3, k0, v0").replace(
-        "float[8, 8] wo", "float[8, 8] wo, float[2, 3, 1] cos, float[2, 3, 1] sin"
+
+
+def test_layers_that_share_a_bias_lose_the_same_heads() -> None:
+    # As T5: the first layer's table of distances serves all.
+    source = two_layers()
+    for i in (1, 2):
+        source = source.replace(
+            f"p{i} = Softmax <axis = -1> (s{i})", f"b{i} = Add(s{i}, r) p{i} = Softmax <axis = -1> (b{i})"
+        )
+    source = source.replace(
+        "q01 = ", "r0 = Gather(table, near) r = Transpose <perm = [2, 0, 1]> (r0) q01 = ", 1
     )
-    weights = {k: v for k, v in operator_weights(4).items() if k != "mask"}
-    model, changes = check_pruned(source, weights, READER, opset=23)
-    assert changes.counts == {"head removed": 2}
-    (node,) = (n for n in model.graph if n.op_type == "RotaryEmbedding")
-    assert node.attributes["num_heads"].value == 2
+    source = source.replace("float[2, 3, 8] x,", "float[2, 3, 8] x, float[5, 4] table, int64[3, 3] near,")
+    weights = layer_weights() | arrays(table=(5, 4))
+    readers = {"wo1": ("y1", 0), "wo2": ("y2", 0)}
+    model, changes = check_pruned(source, weights, readers)
+    assert changes.counts == {"head removed": 4}
+    (row,) = changes.details
+    assert (row["before"], row["after"]) == (8, 4)
+    first, second = (kept(weights[n], operand(model, r), 0) for n, (r, _) in readers.items())
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(operand(model, "r0", 0), weights["table"][:, first[::2]])
+
+
+def test_queries_that_are_constant_are_cut() -> None:
+    source = attention(
+        scores="s2 = MatMul(given, k) s3 = Add(s1, s2)", s="s3", inputs=", float[4, 3, 2] given"
+    )
+    source = source.replace("[B, S, 8]", "[B, 3, 8]")
+    weights = head_weights() | arrays(given=(4, 3, 2))
+    model, _ = check_pruned(source, weights, DECOMPOSED, dims={"B": 2})
+    np.testing.assert_array_equal(operand(model, "s2", 0), weights["given"][1:3])
 
 
 # --- what stays
