@@ -8,22 +8,20 @@ mixes channels without weights, or is not known, freezes them: they cannot be re
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from graphopt.ir import Model, Node, SymbolicDim, Value
+from graphopt.ir import Model, Node, Value
 from graphopt.ir.query import (
     attribute,
     constant_tensor,
     is_deterministic,
     is_op,
     rank,
-    same_dim,
     static_shape,
 )
 from graphopt.passes._axis_moves import moved_axis
+from graphopt.passes._units import Label, Units, known_product, same_dims
 
 UNARY = frozenset(
     "Relu LeakyRelu Elu Selu Celu Sigmoid HardSigmoid HardSwish Swish Tanh Softplus Softsign Mish Gelu Erf "
@@ -39,17 +37,6 @@ CONSTANTS_BY_CHANNEL = {"BatchNormalization": range(1, 5), "InstanceNormalizatio
 """Normalizations of each channel by itself, and which of their operands have an entry for each."""
 
 
-class Label(NamedTuple):
-    """Where in a value the units are: the entries of `axis`.
-
-    `tiled`: an axis before was merged into theirs, which runs through all units again and again.
-    """
-
-    axis: int
-    units: np.ndarray
-    tiled: bool = False
-
-
 @dataclasses.dataclass(frozen=True)
 class Cut:
     """An axis of a constant operand whose entries are of units; `is_weight` if it counts for their rank."""
@@ -63,18 +50,15 @@ class Cut:
     """Whether the entries multiply the channels of the node's first operand."""
 
 
-class ChannelGroups:
+class ChannelGroups(Units):
     """The units of the main graph of one model, and what has to be cut with each of them."""
 
     def __init__(self, model: Model) -> None:
+        super().__init__()
         self.cuts: list[Cut] = []
         self.targets: list[tuple[Node, int, Label]] = []
         self.divided: list[Node] = []
-        self.labels: dict[Value, Label] = {}
         self.seen: set[Node] = set()
-        self._parent: list[int] = []
-        self._source: list[int] = []
-        self._frozen: dict[int, str] = {}
         self._graph = model.graph
         self._weights: dict[tuple[Value, int], np.ndarray] = {}
         for node in model.graph:
@@ -86,67 +70,17 @@ class ChannelGroups:
                 self._freeze(label.units, "they reach an output of the model")
             elif any(use.node.graph is not model.graph for use in value.uses()):
                 self._freeze(label.units, "a body uses them")
-
-    def root(self, unit: int) -> int:
-        """The unit that stands for all that are tied to `unit`."""
-        while self._parent[unit] != unit:
-            self._parent[unit] = self._parent[self._parent[unit]]
-            unit = self._parent[unit]
-        return unit
-
-    def roots(self, units: Iterable[int]) -> np.ndarray:
-        """The roots of several units."""
-        return np.array([self.root(int(u)) for u in units], np.int64)
-
-    def all_roots(self) -> np.ndarray:
-        """The root of every unit."""
-        return self.roots(range(len(self._parent)))
-
-    def frozen_roots(self) -> dict[int, str]:
-        """The roots of all units that cannot be removed, with the reason that was found first."""
-        found: dict[int, str] = {}
-        for unit, why in self._frozen.items():
-            found.setdefault(self.root(unit), why)
-        return found
-
-    def families(self) -> list[list[int]]:
-        """Roots whose channels are made by the same layers: what is ranked together."""
-        family: dict[int, int] = {}
-
-        def find(x: int) -> int:
-            while family.setdefault(x, x) != x:
-                x = family[x]
-            return x
-
-        for unit, source in enumerate(self._source):
-            family[find(source)] = find(self._source[self.root(unit)])
-        members: dict[int, dict[int, None]] = {}
-        for unit, source in enumerate(self._source):
-            members.setdefault(find(source), {})[self.root(unit)] = None
-        return [list(roots) for roots in members.values()]
+        for value, units in self.sizes.items():
+            if value.is_graph_output() or any(use.node.graph is not model.graph for use in value.uses()):
+                self._freeze(units, "their number is an output, or a body uses it")
 
     # --- building
 
-    def _fresh(self, count: int) -> np.ndarray:
-        start, source = len(self._parent), len(self._parent)
-        self._parent.extend(range(start, start + count))
-        self._source.extend([source] * count)
-        return np.arange(start, start + count)
-
-    def _tie(self, a: np.ndarray, b: np.ndarray) -> None:
-        for x, y in zip(a, b, strict=True):
-            self._parent[self.root(int(y))] = self.root(int(x))
-
-    def freeze(self, roots: Iterable[int], why: str) -> None:
-        """Keep the units that `roots` stand for."""
-        for root in roots:
-            self._frozen.setdefault(root, why)
-
-    def _freeze(self, units: np.ndarray, why: str) -> None:
-        for unit in units:
-            self._frozen.setdefault(int(unit), why)
-
     def _visit(self, node: Node) -> None:
+        if is_op(node, "Shape") and node.inputs[0] in self.labels:
+            self._measured(node)
+            return
+        self._computed(node)
         labelled = [self.labels[v] for v in node.inputs if v is not None and v in self.labels]
         weighted = not node.domain and node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")
         if not labelled and not weighted:
@@ -385,14 +319,3 @@ class ChannelGroups:
         """Label the result of a Reshape or the like, whose operand `index` may say the number of units."""
         self.labels[node.outputs[0]] = label
         self.targets.append((node, index, label))
-
-
-def known_product(dims: Sequence[int | SymbolicDim]) -> int | None:
-    """The product of `dims` (1 of none), None if they are not all numbers."""
-    numbers = [d for d in dims if isinstance(d, int)]
-    return int(np.prod(numbers, dtype=object)) if len(numbers) == len(dims) else None
-
-
-def same_dims(a: Sequence[int | SymbolicDim], b: Sequence[int | SymbolicDim]) -> bool:
-    """Whether two runs of dimensions are provably equal."""
-    return len(a) == len(b) and all(same_dim(x, y) for x, y in zip(a, b, strict=True))

@@ -13,8 +13,9 @@ from graphopt.ir import LazyTensor, Model, Node, Shape, SymbolicDim, TensorProto
 from graphopt.ir.edit import Namer, add_initializer, make_node
 from graphopt.ir.provenance import merge_origins
 from graphopt.ir.query import constant_tensor, ints, is_op, static_shape
-from graphopt.passes._channel_groups import ChannelGroups, Label
+from graphopt.passes._channel_groups import ChannelGroups
 from graphopt.passes._head_groups import HeadGroups
+from graphopt.passes._units import Label
 
 _NAMELESS = re.compile(r"\b_d\d+\b")
 """Symbols that shape inference makes up, which are other ones each time."""
@@ -83,7 +84,7 @@ class Cutter:
         for value in (*node.inputs, *node.outputs):
             if value is not None and value in groups.labels:
                 units.append(groups.labels[value].units)
-            if isinstance(groups, HeadGroups) and value is not None and value in groups.sizes:
+            if value is not None and value in groups.sizes:
                 units.append(groups.sizes[value])
         roots = {int(r) for each in units for r in groups.roots(each)} & self._removed
         return roots or self._removed

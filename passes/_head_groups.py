@@ -7,13 +7,8 @@ import numpy as np
 from graphopt.ir import Model, Node, Value
 from graphopt.ir.query import attribute, constant_tensor, ints, is_deterministic, is_op, rank
 from graphopt.passes._axis_moves import moved_axis
-from graphopt.passes._channel_groups import BINARY, UNARY, ChannelGroups, Label, known_product, same_dims
-
-SIZES = frozenset(
-    "Gather Slice Unsqueeze Squeeze Concat Cast Mul Div Equal Where "
-    "ConstantOfShape Identity Shape Reshape".split()
-)
-"""Operators that compute a shape from another one."""
+from graphopt.passes._channel_groups import BINARY, UNARY, ChannelGroups
+from graphopt.passes._units import Label, known_product, same_dims
 
 MAX_USES = 8
 MAX_MOVES = 4
@@ -31,21 +26,8 @@ class HeadGroups(ChannelGroups):
         self.heads: dict[int, np.ndarray] = {}
         self.attended: list[np.ndarray] = []
         self.attributes: list[tuple[Node, str, np.ndarray]] = []
-        self.sizes: dict[Value, np.ndarray] = {}
-        """What is computed from a number of heads, with the units that it depends on."""
-        self._places: dict[Value, tuple[int, int]] = {}
         self._retraced: set[tuple[Node, int]] = set()
         super().__init__(model)
-        for value, units in self.sizes.items():
-            if value.is_graph_output() or any(use.node.graph is not model.graph for use in value.uses()):
-                self._freeze(units, "their number is an output, or a body uses it")
-
-    def _visit(self, node: Node) -> None:
-        if is_op(node, "Shape") and node.inputs[0] in self.labels:
-            self._measured(node)
-            return
-        self._computed(node)
-        super()._visit(node)
 
     def _followed(self, node: Node, labelled: int) -> bool:
         if is_op(node, "Reshape", "Expand") and node.inputs[0] in self.labels:
@@ -57,42 +39,6 @@ class HeadGroups(ChannelGroups):
         else:
             own = is_op(node, "MatMul") and constant_tensor(node.inputs[1]) is None and self._products(node)
         return own or super()._followed(node, labelled)
-
-    # --- numbers of heads that are computed
-
-    def _measured(self, node: Node) -> None:
-        """Shape of a labelled value; one that leaves the number of heads out depends on nothing."""
-        axis, units, _ = self.labels[node.inputs[0]]  # type: ignore[index]
-        all_axes = range(rank(node.inputs[0]) or 0)
-        taken = all_axes[slice(attribute(node, "start", 0), attribute(node, "end", None))]
-        if axis in taken or not all_axes:
-            self.sizes[node.outputs[0]] = units
-            self._places[node.outputs[0]] = (axis - taken.start, len(taken))
-
-    def _computed(self, node: Node) -> None:
-        """Follow what is computed from a number of heads: it may only end as the target of their Reshape."""
-        for index, value in enumerate(node.inputs):
-            if value is None or value not in self.sizes:
-                continue
-            units = self.sizes[value]
-            if is_op(node, "Reshape", "Expand") and index == 1:
-                if node.inputs[0] not in self.labels:
-                    self._freeze(units, f"a {node.op_type} of something else takes their number")
-            elif node.domain or node.op_type not in SIZES:
-                self._freeze(units, f"{node.op_type} uses their number")
-            elif node.op_type != "Gather" or self._takes_number(node, value):
-                before = self.sizes.get(node.outputs[0], units[:0])
-                self.sizes[node.outputs[0]] = np.concatenate([before, units])
-
-    def _takes_number(self, node: Node, value: Value) -> bool:
-        """Whether a Gather from the sizes of a labelled value takes the labelled one."""
-        chosen = ints(node.inputs[1])
-        if chosen is None or value not in self._places or node.inputs[0] is not value:
-            return True
-        position, size = self._places[value]
-        return any(i % size == position for i in chosen)
-
-    # --- operators
 
     def _divided_by_heads(self, node: Node) -> bool:
         """Reshape that divides channels into heads, or merges an axis before the heads into theirs."""

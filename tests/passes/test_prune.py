@@ -89,7 +89,7 @@ def test_a_reshape_with_a_number_for_the_channels_follows() -> None:
     [
         ("y = Relu(h)", "reach an output"),
         ("s = Softmax(h) y = MatMul(s, v)", "Softmax mixes them"),
-        ("k = Shape(h) t = ConstantOfShape(k) y = MatMul(t, v)", "Shape mixes them"),
+        ("k = Shape(h) t = ConstantOfShape(k) y = MatMul(t, v)", "MatMul uses their number"),
         ("a = Add(h, o) y = MatMul(a, v)", "Add takes a number for each from something that is no constant"),
     ],
 )
@@ -104,7 +104,8 @@ def test_what_cannot_be_followed_stays(body: str, reason: str) -> None:
 CONV = """g (float[2, 3, 4, 4] x, float[6, 3, 1, 1] w, float[5, 6, 1, 1] v{inputs}) => (float[{result}] y{outputs})
     <int64[4] twice = {{2, 6, 8, 8}}, float[4] scales = {{1.0, 1.0, 2.0, 2.0}}, float[0] none = {{}}, int64[1] one = {{1}},
      int64[1] minus = {{-1}}, int64[1] three = {{3}}, int64[2] space = {{2, 3}}, float[6] s = {{1.0, 2.0, 3.0, 4.0, 5.0, 6.0}},
-     float[6] b = {{6.0, 5.0, 4.0, 3.0, 2.0, 1.0}}, int64[8] edge = {{0, 0, 1, 0, 0, 0, 0, 1}}, int64[2] halves = {{3, 3}}> {{
+     float[6] b = {{6.0, 5.0, 4.0, 3.0, 2.0, 1.0}}, int64[8] edge = {{0, 0, 1, 0, 0, 0, 0, 1}}, int64[2] halves = {{3, 3}},
+     int64[1] zero1 = {{0}}, int64[1] two1 = {{2}}, int64[1] four1 = {{4}}> {{
     c = Conv(x, w) {body} y = Conv(d, v) }}"""
 
 
@@ -130,6 +131,17 @@ def convolutions(body: str, result: str = "2, 5, 4, 4", inputs: str = "", output
         ("e, f = Split <axis = 3, num_outputs = 2> (c) d = Concat <axis = 2> (f, e)", "2, 5, 8, 2"),
         ("i = Shape(x) g = Gather <axis = 3> (c, one) d = Sin(g)", "2, 5, 4, 1"),
         ("r = Add(c, c) n = IsNaN(r) d = Where(n, c, r)", "2, 5, 4, 4"),
+        (
+            "h = Shape(c) f = Slice(h, zero1, two1) t = Slice(twice, two1, four1) z = Concat <axis = 0> (f, t) "
+            "d = Resize(c, none, none, z)",
+            "2, 5, 8, 8",
+        ),
+        (
+            "h = Shape(c) f = Slice(h, two1, four1, zero1, one) g = Cast <to = 1> (f) m = ReduceMax <keepdims = 0> (g) "
+            "d = Mul(c, m)",
+            "2, 5, 4, 4",
+        ),
+        ("h = Shape(c) k = Gather(h, three) f = Cast <to = 1> (k) d = Mul(c, f)", "2, 5, 4, 4"),
     ],
 )
 def test_what_leaves_the_channels_alone_is_followed(body: str, result: str) -> None:
@@ -153,6 +165,8 @@ def test_what_leaves_the_channels_alone_is_followed(body: str, result: str) -> N
         ("r = ReduceMean(c, one) d = Mul(c, r)", "", "ReduceMean mixes them"),
         ("d = Slice(c, one, three, one, one)", "", "Slice mixes them"),
         ("d = LRN <size = 3> (c)", "", "LRN mixes them"),
+        ("h = Shape(c) k = Gather(h, one) f = Cast <to = 1> (k) d = Mul(c, f)", "", "Conv uses their number"),
+        ("h = Shape <start = 1, end = 2> (c)  d = Neg(c)", ", int64[1] h", "their number is an output"),
         (
             "t = Transpose <perm = [0, 2, 3, 1]> (c) l = LayerNormalization <axis = -1> (t, s, b) "
             "d = Transpose <perm = [0, 3, 1, 2]> (l)",
