@@ -6,7 +6,7 @@ changes nothing else: no attribute and no other operand says how many there are.
 
 from __future__ import annotations
 
-from graphopt.ir import Node
+from graphopt.ir import Node, Value
 from graphopt.ir.query import attribute, constant, ints, is_op, rank, static_shape
 
 REDUCTIONS = frozenset(
@@ -85,10 +85,26 @@ def _off_axis(node: Node, axis: int, size: int) -> int | None:
     if is_op(node, "Slice"):
         count = static_shape(node.inputs[1])
         return axis if count is not None and len(count) == 1 and axis >= count[0] else None
-    pads = ints(node.inputs[1])
-    return (
-        axis if pads is not None and len(pads) == 2 * size and pads[axis] == pads[axis + size] == 0 else None
-    )
+    pads = node.inputs[1]
+    if static_shape(pads) != (2 * size,):
+        return None
+    return axis if _entry(pads, axis) == _entry(pads, axis + size) == 0 else None
+
+
+def _entry(vector: Value | None, position: int) -> int | None:
+    """The number at `position` of a vector that is constant there, if not everywhere."""
+    if (entries := ints(vector)) is not None:
+        return entries[position]
+    concat = vector.producer() if vector is not None else None
+    for part in concat.inputs if concat is not None and is_op(concat, "Concat") else ():
+        count = static_shape(part)
+        if count is None or len(count) != 1:
+            return None
+        if position < count[0]:
+            entries = ints(part)
+            return None if entries is None else entries[position]
+        position -= count[0]
+    return None
 
 
 def _resized(node: Node, axis: int, size: int) -> int | None:

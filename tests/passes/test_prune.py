@@ -105,7 +105,7 @@ CONV = """g (float[2, 3, 4, 4] x, float[6, 3, 1, 1] w, float[5, 6, 1, 1] v{input
     <int64[4] twice = {{2, 6, 8, 8}}, float[4] scales = {{1.0, 1.0, 2.0, 2.0}}, float[0] none = {{}}, int64[1] one = {{1}},
      int64[1] minus = {{-1}}, int64[1] three = {{3}}, int64[2] space = {{2, 3}}, float[6] s = {{1.0, 2.0, 3.0, 4.0, 5.0, 6.0}},
      float[6] b = {{6.0, 5.0, 4.0, 3.0, 2.0, 1.0}}, int64[8] edge = {{0, 0, 1, 0, 0, 0, 0, 1}}, int64[2] halves = {{3, 3}},
-     int64[1] zero1 = {{0}}, int64[1] two1 = {{2}}, int64[1] four1 = {{4}}> {{
+     int64[2] space0 = {{0, 0}}, int64[1] zero1 = {{0}}, int64[1] two1 = {{2}}, int64[1] four1 = {{4}}> {{
     c = Conv(x, w) {body} y = Conv(d, v) }}"""
 
 
@@ -124,6 +124,7 @@ def convolutions(body: str, result: str = "2, 5, 4, 4", inputs: str = "", output
         ('d = Resize <mode = "cubic"> (c, none, none, twice)', "2, 5, 8, 8"),
         ("d = Slice(c, one, three, three)", "2, 5, 4, 2"),
         ("d = Pad(c, edge)", "2, 5, 5, 5"),
+        ("n = Shape(none) p = Concat <axis = 0> (space0, n, n, space0, n, one) d = Pad(c, p)", "2, 5, 4, 5"),
         ("d = ReduceMean(c, space)", "2, 5, 1, 1"),
         ("m = ReduceMean <keepdims = 0> (c, space) d = Unsqueeze(m, space)", "2, 5, 1, 1"),
         ("u = Unsqueeze(c, one) r = Relu(u) d = Squeeze(r, one)", "2, 5, 4, 4"),
@@ -165,6 +166,12 @@ def test_what_leaves_the_channels_alone_is_followed(body: str, result: str) -> N
         ("r = ReduceMean(c, one) d = Mul(c, r)", "", "ReduceMean mixes them"),
         ("d = Slice(c, one, three, one, one)", "", "Slice mixes them"),
         ("d = LRN <size = 3> (c)", "", "LRN mixes them"),
+        ("p = Concat <axis = 0> (zero1, one, space0, space0, space0) d = Pad(c, p)", "", "Pad mixes them"),
+        (
+            "n = Shape(none) p = Concat <axis = 0> (zero1, n, space0, space0, space0) d = Pad(c, p)",
+            "",
+            "Pad mixes them",
+        ),
         ("h = Shape(c) k = Gather(h, one) f = Cast <to = 1> (k) d = Mul(c, f)", "", "Conv uses their number"),
         ("h = Shape <start = 1, end = 2> (c)  d = Neg(c)", ", int64[1] h", "their number is an output"),
         (
