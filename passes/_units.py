@@ -74,7 +74,9 @@ class Units:
 
         def find(x: int) -> int:
             while family.setdefault(x, x) != x:
-                x = family[x]
+                above = family[x]
+                family[x] = family.setdefault(above, above)
+                x = above
             return x
 
         for unit, source in enumerate(self._source):

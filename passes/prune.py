@@ -17,26 +17,32 @@ from graphopt.passes._pruned_layers import PrunedLayers
 from graphopt.passes._unit_norms import channel_norms, head_norms
 from graphopt.transform import Changes, Exactness, Pass
 
+NO_HEADS = "no projection is seen to be divided into heads of attention (-O1 folds the shapes that say so)"
+
 
 @dataclasses.dataclass(frozen=True)
 class Prune(Pass):
-    """Remove whole channels, those with the smallest weights, with all that makes and reads them.
+    """Remove the channels or heads with the smallest weights, with all that makes and reads them.
 
     before: c = Conv(x, w[64, 3, 3, 3]);   y = Conv(Relu(c), v[8, 64, 3, 3])
     after:  c = Conv(x, w[32, 3, 3, 3]);   y = Conv(Relu(c), v[8, 32, 3, 3])
 
-    Channels that an Add ties together go together; BatchNormalization, biases, depthwise convolutions,
-    Concat, pooling and Flatten before a Gemm follow. What reaches an output of the model, or an operator
-    that mixes channels without weights or is not known, stays. The result is what the model gives if
-    everything that reads a removed channel has weight 0 there. The norm of all weights of a channel
-    decides, among the channels of the same layers.
+    Channels that an Add ties together go together; biases, normalizations of each channel by itself,
+    depthwise and transposed convolutions follow, and operators that leave the channels where they are
+    or move them (Concat, Split, Transpose, Reshape, Resize, pooling). Layers that share weights lose the
+    same. What reaches an output of the model, or an operator that mixes channels without weights or is
+    not known, stays. The result is what the model gives if everything that reads a removed channel has
+    weight 0 there. The norm of all weights of a channel decides, among those of the same layers.
 
-    With ``structured=heads`` whole heads of attention go: their columns of the Q, K and V projections,
-    their rows of the output projection, the number of heads in Reshapes, attributes and per-head
-    constants. Query heads that share a key and value head go together. The result is the model with
-    those rows of the output projection set to 0, up to rounding; the norm of the product of a head's
-    value columns and output rows decides, among the heads of one layer. Heads whose keys or values are
-    model inputs or outputs (caches), or whose scores get a bias that is computed per head, stay.
+    With ``structured=heads`` whole heads of attention go, of the operator and of its parts: their
+    columns of the Q, K and V projections, their rows of the output projection, and their number wherever
+    it is written; biases and masks with an axis of heads are followed to the constants that they come
+    from. Query heads that share a key and value head go together. The result is the model with those
+    rows of the output projection set to 0, up to rounding; the norm of the product of a head's value
+    columns and output rows decides, among the heads of one layer. Heads with keys or values that are
+    inputs or outputs of the model (caches) stay.
+
+    Every shape is inferred again: a cut after which one is not the old one less what went is undone.
 
     Options:
         sparsity: the share of the channels or heads of each group that goes; at least one stays.
@@ -114,6 +120,8 @@ class Prune(Pass):
     def _candidates(self, groups: ChannelGroups, changes: Changes) -> list[list[int]]:
         """The families of units that can be removed."""
         frozen = groups.frozen_roots()
+        reasons = list(frozen.values())
+        order = {root: i for i, root in enumerate(frozen)}
         divided, heads = set(), set()
         if isinstance(groups, HeadGroups):
             divided = {groups.root(u) for u in groups.heads}
@@ -122,10 +130,9 @@ class Prune(Pass):
         for family in groups.families():
             if isinstance(groups, HeadGroups) and divided.isdisjoint(family):
                 continue
-            members = set(family)
-            why = next((reason for root, reason in frozen.items() if root in members), None)
-            if why is not None:
-                changes.declined[f"{len(family)} {self.structured} stay: {why}"] += 1
+            first = min((order[root] for root in family if root in order), default=None)
+            if first is not None:
+                changes.declined[f"{len(family)} {self.structured} stay: {reasons[first]}"] += 1
             elif not isinstance(groups, HeadGroups) or heads.issuperset(family):
                 found.append(family)
             elif heads.isdisjoint(family):
@@ -133,7 +140,5 @@ class Prune(Pass):
             else:
                 changes.declined[f"{len(family)} groups of channels stay: not all of them are heads"] += 1
         if isinstance(groups, HeadGroups) and not found and not changes.declined:
-            changes.declined[
-                "no projection is divided into heads of attention, as far as shapes are known"
-            ] += 1
+            changes.declined[NO_HEADS] += 1
         return found
