@@ -333,6 +333,21 @@ def test_heads_that_cannot_be_followed_stay(parts: dict[str, str], without: str,
     check_kept(with_weights(source, weights), reason)
 
 
+@pytest.mark.parametrize(
+    ("captured", "reason"),
+    [("kt", "a body uses them"), ("n", "their number is an output, or a body uses it")],
+)
+def test_heads_that_a_body_uses_stay(captured: str, reason: str) -> None:
+    first, second = (
+        f"{g} () => (float z{g}) {{ i{g} = Cast <to = 1> ({captured}) z{g} = ReduceSum <keepdims = 0> (i{g}) }}"
+        for g in ("then", "else")
+    )
+    scores = f"""n = Shape <start = 1, end = 2> (kt)
+        b = If (flag) <then_branch = {first}, else_branch = {second}> s2 = Add(s1, b)"""
+    source = attention(inputs=", bool flag", scores=scores, s="s2")
+    check_kept(with_weights(source, head_weights()), reason)
+
+
 @pytest.mark.parametrize("name", ["wq", "wv", "wo", "bq", "bias"])
 def test_weights_that_a_caller_may_replace_stay(name: str) -> None:
     model = with_weights(attention(), head_weights())
