@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir
 from checking import check_interface, random_feeds, run_onnxruntime
-from rewriting import with_weights
+from rewriting import arrays, with_weights
 
 from graphopt.ir import Model, text
 from graphopt.passes.prune import Prune
@@ -82,3 +82,59 @@ def check_kept(model: Model, reason: str, *, structured: str = "heads") -> Chang
         ]
         assert list(old.attributes) == list(new.attributes)
     return changes
+
+
+ATTENTION = """g (float[B, S, 8] x, float[8, 8] wq, float[8] bq, float[8, KV] wk, float[8, KV] wv, float[8, 8] wo,
+    float[8] bo, float[4, 1, 1] bias{inputs}) => (float[B, S, 8] y{outputs})
+    <int64[4] hs = {{0, 0, 4, 2}}, int64[4] ks = {{0, 0, {kv}, 2}}, int64[3] ms = {{0, 0, 8}}, int64 one = {{1}},
+     int64 two = {{2}}, int64 three = {{3}}> {{
+    q0 = MatMul(x, wq) q1 = Add(q0, bq) q2 = Reshape(q1, hs) q = Transpose <perm = [0, 2, 1, 3]> (q2)
+    k0 = MatMul(x, wk) k1 = Reshape(k0, ks) kt = Transpose <perm = [0, 2, 1, 3]> (k1) {grouping}
+    k = Transpose <perm = [0, 1, 3, 2]> ({k})
+    v0 = MatMul(x, wv) v1 = Reshape(v0, ks) vt = Transpose <perm = [0, 2, 1, 3]> (v1) {values}
+    s0 = MatMul(q, k) s1 = Add(s0, bias) {scores} p = Softmax <axis = -1> ({s}) c = MatMul(p, {v})
+    t = Transpose <perm = [0, 2, 1, 3]> (c) {end}
+}}"""
+END = "m = Reshape(t, ms) o = MatMul(m, wo) y = Add(o, bo)"
+
+
+def attention(kv: int = 4, **parts: str) -> str:
+    """Decomposed attention with 4 query heads and `kv` heads of keys and values, 2 channels each."""
+    texts = {"inputs": "", "outputs": "", "grouping": "", "k": "kt", "values": "", "v": "vt", "scores": ""}
+    texts |= {"s": "s1", "end": END, **parts}
+    return ATTENTION.replace("KV", str(2 * kv)).format(kv=kv, **texts)
+
+
+def head_weights(kv: int = 4) -> dict[str, np.ndarray]:
+    """Weights of which the first and the last head are worth little, though not nothing."""
+    shapes = {"wq": (8, 8), "bq": (8,), "wk": (8, 2 * kv), "wv": (8, 2 * kv), "wo": (8, 8), "bo": (8,)}
+    weights = arrays(**shapes, bias=(4, 1, 1))
+    weights["wv"][:, :2] *= 0.1
+    weights["wv"][:, -2:] *= 0.05
+    return weights
+
+
+DECOMPOSED = {"wo": ("o", 0)}
+SIZES = {"B": 2, "S": 3}
+
+
+LAYER = """q0# = MatMul(IN, wq#) q1# = Reshape(q0#, hs) q2# = Transpose <perm = [0, 2, 1, 3]> (q1#)
+    k0# = MatMul(IN, wk#) k1# = Reshape(k0#, hs) k2# = Transpose <perm = [0, 2, 3, 1]> (k1#)
+    v0# = MatMul(IN, wv#) v1# = Reshape(v0#, hs) v2# = Transpose <perm = [0, 2, 1, 3]> (v1#)
+    s# = MatMul(q2#, k2#) p# = Softmax <axis = -1> (s#) c# = MatMul(p#, v2#)
+    t# = Transpose <perm = [0, 2, 1, 3]> (c#) m# = Reshape(t#, MS) y# = MatMul(m#, wo#)"""
+
+
+def two_layers(second_target: str = "ms", last: str = "", outputs: str = "") -> str:
+    """Two layers of attention, one behind the other, with weights of their own."""
+    weights = ", ".join(f"float[8, 8] {k}{i}" for i in (1, 2) for k in ("wq", "wk", "wv", "wo"))
+    first = LAYER.replace("#", "1").replace("IN", "x").replace("MS", "ms")
+    second = LAYER.replace("#", "2").replace("IN", "y1").replace("MS", second_target)
+    return f"""g (float[2, 3, 8] x, {weights}) => (float[2, 3, 8] y2{outputs})
+        <int64[4] hs = {{2, 3, 4, 2}}, int64[3] ms = {{2, 3, 8}}, int64[3] a = {{0, 3, 4}}, int64[3] b = {{2, 0, 4}}> {{
+        {first} sum = Add(a, b) {second} {last} }}"""
+
+
+def layer_weights() -> dict[str, np.ndarray]:
+    names = [f"{k}{i}" for i in (1, 2) for k in ("wq", "wk", "wv", "wo")]
+    return arrays(**dict.fromkeys(names, (8, 8)))

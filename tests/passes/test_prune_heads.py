@@ -9,48 +9,14 @@ import onnx
 import onnx_ir
 import pytest
 from checking import run_onnxruntime
-from pruning import check_kept, check_pruned, kept, operand
+from pruning import DECOMPOSED, SIZES, attention, check_kept, check_pruned, head_weights, kept, operand
 from rewriting import arrays, with_weights
 
-from graphopt.ir import Model
 from graphopt.ir.io import load
 from graphopt.passes.prune import Prune
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "generated"
 READER = {"wo": ("y", 0)}
-
-ATTENTION = """g (float[B, S, 8] x, float[8, 8] wq, float[8] bq, float[8, KV] wk, float[8, KV] wv, float[8, 8] wo,
-    float[8] bo, float[4, 1, 1] bias{inputs}) => (float[B, S, 8] y{outputs})
-    <int64[4] hs = {{0, 0, 4, 2}}, int64[4] ks = {{0, 0, {kv}, 2}}, int64[3] ms = {{0, 0, 8}}, int64 one = {{1}},
-     int64 two = {{2}}, int64 three = {{3}}> {{
-    q0 = MatMul(x, wq) q1 = Add(q0, bq) q2 = Reshape(q1, hs) q = Transpose <perm = [0, 2, 1, 3]> (q2)
-    k0 = MatMul(x, wk) k1 = Reshape(k0, ks) kt = Transpose <perm = [0, 2, 1, 3]> (k1) {grouping}
-    k = Transpose <perm = [0, 1, 3, 2]> ({k})
-    v0 = MatMul(x, wv) v1 = Reshape(v0, ks) vt = Transpose <perm = [0, 2, 1, 3]> (v1) {values}
-    s0 = MatMul(q, k) s1 = Add(s0, bias) {scores} p = Softmax <axis = -1> ({s}) c = MatMul(p, {v})
-    t = Transpose <perm = [0, 2, 1, 3]> (c) {end}
-}}"""
-END = "m = Reshape(t, ms) o = MatMul(m, wo) y = Add(o, bo)"
-
-
-def attention(kv: int = 4, **parts: str) -> str:
-    """Decomposed attention with 4 query heads and `kv` heads of keys and values, 2 channels each."""
-    texts = {"inputs": "", "outputs": "", "grouping": "", "k": "kt", "values": "", "v": "vt", "scores": ""}
-    texts |= {"s": "s1", "end": END, **parts}
-    return ATTENTION.replace("KV", str(2 * kv)).format(kv=kv, **texts)
-
-
-def head_weights(kv: int = 4) -> dict[str, np.ndarray]:
-    """Weights of which the first and the last head are worth little, though not nothing."""
-    shapes = {"wq": (8, 8), "bq": (8,), "wk": (8, 2 * kv), "wv": (8, 2 * kv), "wo": (8, 8), "bo": (8,)}
-    weights = arrays(**shapes, bias=(4, 1, 1))
-    weights["wv"][:, :2] *= 0.1
-    weights["wv"][:, -2:] *= 0.05
-    return weights
-
-
-DECOMPOSED = {"wo": ("o", 0)}
-SIZES = {"B": 2, "S": 3}
 
 
 def test_heads_go_with_their_rows_biases_and_constants() -> None:
@@ -226,28 +192,6 @@ def test_a_table_that_is_an_input_stays() -> None:
     )
 
 
-def test_layers_that_share_a_bias_lose_the_same_heads() -> None:
-    # As T5: the first layer's table of distances serves all.
-    source = two_layers()
-    for i in (1, 2):
-        source = source.replace(
-            f"p{i} = Softmax <axis = -1> (s{i})", f"b{i} = Add(s{i}, r) p{i} = Softmax <axis = -1> (b{i})"
-        )
-    source = source.replace(
-        "q01 = ", "r0 = Gather(table, near) r = Transpose <perm = [2, 0, 1]> (r0) q01 = ", 1
-    )
-    source = source.replace("float[2, 3, 8] x,", "float[2, 3, 8] x, float[5, 4] table, int64[3, 3] near,")
-    weights = layer_weights() | arrays(table=(5, 4))
-    readers = {"wo1": ("y1", 0), "wo2": ("y2", 0)}
-    model, changes = check_pruned(source, weights, readers)
-    assert changes.counts == {"head removed": 4}
-    (row,) = changes.details
-    assert (row["before"], row["after"]) == (8, 4)
-    first, second = (kept(weights[n], operand(model, r), 0) for n, (r, _) in readers.items())
-    np.testing.assert_array_equal(first, second)
-    np.testing.assert_array_equal(operand(model, "r0", 0), weights["table"][:, first[::2]])
-
-
 def test_queries_that_are_constant_are_cut() -> None:
     source = attention(
         scores="s2 = MatMul(given, k) s3 = Add(s1, s2)", s="s3", inputs=", float[4, 3, 2] given"
@@ -380,102 +324,6 @@ def test_a_model_without_heads_says_so() -> None:
     check_kept(
         with_weights(source, arrays(w=(4, 6), v=(6, 3))), "no projection is seen to be divided into heads"
     )
-
-
-# --- the way back
-
-UNCERTAIN = """a1 = Constant <value = int64[3] {0, 0, 4}> () a2 = Constant <value = int64[3] {0, 0, 4}> ()
-    sum = Add(a1, a2) m = Reshape(t, sum) o = MatMul(m, wo) y = Add(o, bo)"""
-
-
-def test_a_cut_that_cannot_be_completed_is_undone() -> None:
-    model = with_weights(attention(end=UNCERTAIN), head_weights())
-    feeds = arrays(1, x=(2, 3, 8))
-    before = run_onnxruntime(model, feeds)["y"]
-    proto = onnx_ir.to_proto(model)
-    check_kept(model, "a shape that depends on them is computed in a way that is not followed")
-    assert onnx_ir.to_proto(model).SerializeToString() == proto.SerializeToString()
-    np.testing.assert_array_equal(run_onnxruntime(model, feeds)["y"], before)
-
-
-LAYER = """q0# = MatMul(IN, wq#) q1# = Reshape(q0#, hs) q2# = Transpose <perm = [0, 2, 1, 3]> (q1#)
-    k0# = MatMul(IN, wk#) k1# = Reshape(k0#, hs) k2# = Transpose <perm = [0, 2, 3, 1]> (k1#)
-    v0# = MatMul(IN, wv#) v1# = Reshape(v0#, hs) v2# = Transpose <perm = [0, 2, 1, 3]> (v1#)
-    s# = MatMul(q2#, k2#) p# = Softmax <axis = -1> (s#) c# = MatMul(p#, v2#)
-    t# = Transpose <perm = [0, 2, 1, 3]> (c#) m# = Reshape(t#, MS) y# = MatMul(m#, wo#)"""
-
-
-def two_layers(second_target: str = "ms", last: str = "", outputs: str = "") -> str:
-    """Two layers of attention, one behind the other, with weights of their own."""
-    weights = ", ".join(f"float[8, 8] {k}{i}" for i in (1, 2) for k in ("wq", "wk", "wv", "wo"))
-    first = LAYER.replace("#", "1").replace("IN", "x").replace("MS", "ms")
-    second = LAYER.replace("#", "2").replace("IN", "y1").replace("MS", second_target)
-    return f"""g (float[2, 3, 8] x, {weights}) => (float[2, 3, 8] y2{outputs})
-        <int64[4] hs = {{2, 3, 4, 2}}, int64[3] ms = {{2, 3, 8}}, int64[3] a = {{0, 3, 4}}, int64[3] b = {{2, 0, 4}}> {{
-        {first} sum = Add(a, b) {second} {last} }}"""
-
-
-def layer_weights() -> dict[str, np.ndarray]:
-    names = [f"{k}{i}" for i in (1, 2) for k in ("wq", "wk", "wv", "wo")]
-    return arrays(**dict.fromkeys(names, (8, 8)))
-
-
-def test_one_layer_is_cut_where_another_cannot_be() -> None:
-    model, changes = check_pruned(two_layers("sum"), layer_weights(), {"wo1": ("y1", 0)})
-    assert changes.counts == {"head removed": 2} and len(changes.details) == 1
-    assert any("computed in a way that is not followed" in why for why in changes.declined)
-    np.testing.assert_array_equal(operand(model, "y2"), layer_weights()["wo2"])
-
-
-def test_each_layer_ranks_its_own_heads() -> None:
-    readers = {"wo1": ("y1", 0), "wo2": ("y2", 0)}
-    model, changes = check_pruned(two_layers(), layer_weights(), readers)
-    assert [row["after"] for row in changes.details] == [2, 2]
-    assert operand(model, "y1").shape == operand(model, "y2").shape == (4, 8)
-
-
-def shared(model: Model, names: dict[str, str]) -> Model:
-    """`model` with other weights in the place of some."""
-    for old, new in names.items():
-        model.graph.initializers[old].replace_all_uses_with(model.graph.initializers[new])
-        del model.graph.initializers[old]
-    return model
-
-
-def test_layers_that_share_all_weights_are_cut_alike() -> None:
-    # As ALBERT: one layer, twelve times.
-    weights = layer_weights()
-    names = {f"{k}2": f"{k}1" for k in ("wq", "wk", "wv", "wo")}
-    model = shared(with_weights(two_layers(), weights), names)
-    changes = Prune(structured="heads").run(model)
-    assert changes.counts == {"head removed": 2} and len(changes.details) == 1
-    assert len([v for v in model.graph.initializers.values() if len(v.shape or ()) == 2]) == 4
-    (row,) = changes.details
-    assert row["bytes_before"] == 4 * 4 * 64 and row["bytes_after"] == 2 * 4 * 64
-    left = kept(weights["wo1"], operand(model, "y1"), 0)
-    zeroed = {**weights, "wo1": weights["wo1"] * left[:, None]}
-    feeds = arrays(1, x=(2, 3, 8))
-    expected = run_onnxruntime(shared(with_weights(two_layers(), zeroed), names), feeds)["y2"]
-    np.testing.assert_allclose(run_onnxruntime(model, feeds)["y2"], expected, rtol=1e-4, atol=1e-3)
-
-
-@pytest.mark.parametrize("name", ["wq1", "wv1", "wo1"])
-def test_weights_that_something_else_reads_too_stay(name: str) -> None:
-    source = two_layers("sum", f"z = Relu({name})", ", float[8, 8] z")
-    check_kept(with_weights(source, layer_weights()), "another operator uses the same weights")
-
-
-def test_layers_that_share_some_weights_are_cut_alike() -> None:
-    model = shared(with_weights(two_layers(), layer_weights()), {"wk2": "wk1"})
-    changes = Prune(structured="heads").run(model)
-    assert changes.counts["head removed"] and len(changes.details) == 1
-    first, second = (operand(model, f"k0{i}") for i in (1, 2))
-    np.testing.assert_array_equal(first, second)
-    whole = layer_weights()
-    for i in (1, 2):
-        left = kept(whole["wk1"].T.reshape(4, -1), first.T.reshape(2, -1), 0)
-        expected = whole[f"wo{i}"].reshape(4, -1)[left].reshape(4, 8)
-        np.testing.assert_array_equal(operand(model, f"y{i}"), expected)
 
 
 # --- samples
