@@ -125,14 +125,14 @@ LAYER = """q0# = MatMul(IN, wq#) q1# = Reshape(q0#, hs) q2# = Transpose <perm = 
     t# = Transpose <perm = [0, 2, 1, 3]> (c#) m# = Reshape(t#, MS) y# = MatMul(m#, wo#)"""
 
 
-def two_layers(second_target: str = "ms", last: str = "", outputs: str = "") -> str:
+def two_layers(targets: tuple[str, str] = ("ms", "ms"), last: str = "", outputs: str = "") -> str:
     """Two layers of attention, one behind the other, with weights of their own."""
     weights = ", ".join(f"float[8, 8] {k}{i}" for i in (1, 2) for k in ("wq", "wk", "wv", "wo"))
-    first = LAYER.replace("#", "1").replace("IN", "x").replace("MS", "ms")
-    second = LAYER.replace("#", "2").replace("IN", "y1").replace("MS", second_target)
+    first = LAYER.replace("#", "1").replace("IN", "x").replace("MS", targets[0])
+    second = LAYER.replace("#", "2").replace("IN", "y1").replace("MS", targets[1])
     return f"""g (float[2, 3, 8] x, {weights}) => (float[2, 3, 8] y2{outputs})
         <int64[4] hs = {{2, 3, 4, 2}}, int64[3] ms = {{2, 3, 8}}, int64[3] a = {{0, 3, 4}}, int64[3] b = {{2, 0, 4}}> {{
-        {first} sum = Add(a, b) {second} {last} }}"""
+        sum = Add(a, b) {first} {second} {last} }}"""
 
 
 def layer_weights() -> dict[str, np.ndarray]:

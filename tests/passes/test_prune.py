@@ -173,6 +173,12 @@ def test_what_leaves_the_channels_alone_is_followed(body: str, result: str) -> N
             "Pad mixes them",
         ),
         ("h = Shape(c) k = Gather(h, one) f = Cast <to = 1> (k) d = Mul(c, f)", "", "Conv uses their number"),
+        (
+            "h = Shape(c) k = Slice(h, one, two1) f = Cast <to = 1> (k) d = Mul(c, f)",
+            "",
+            "Conv uses their number",
+        ),
+        ("t = Equal(i1, i1) d = Dropout(c, half, t)", "", "Dropout mixes them"),
         ("h = Shape <start = 1, end = 2> (c)  d = Neg(c)", ", int64[1] h", "their number is an output"),
         (
             "t = Transpose <perm = [0, 2, 3, 1]> (c) l = LayerNormalization <axis = -1> (t, s, b) "
@@ -202,7 +208,7 @@ def test_what_mixes_channels_keeps_them(body: str, outputs: str, reason: str) ->
     weights = arrays(w=(6, 3, 1, 1), v=(5, 6, 1, 1), v2=(5, 2, 1, 1))
     source = source.replace(
         "<int64[4] twice",
-        "<int64 i1 = {1}, float[6] g3 = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}, float[8] roi = {0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0},\n int64[4] twice",
+        "<int64 i1 = {1}, float half = {0.5}, float[6] g3 = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}, float[8] roi = {0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0},\n int64[4] twice",
     )
     opset = 21 if "GroupNormalization" in body else 18
     check_kept(with_weights(source, weights, opset), reason, structured="channels")

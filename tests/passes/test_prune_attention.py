@@ -92,3 +92,21 @@ def test_rotary_embedding() -> None:
     assert changes.counts == {"head removed": 2}
     (node,) = (n for n in model.graph if n.op_type == "RotaryEmbedding")
     assert node.attributes["num_heads"].value == 2
+
+
+def test_operators_that_share_a_mask_for_each_head() -> None:
+    weights = arrays(**{f"{k}{i}": (8, 8) for i in (1, 2) for k in ("wq", "wk", "wv", "wo")}, table=(5, 4))
+    inputs = ", ".join(f"float[{', '.join(map(str, array.shape))}] {name}" for name, array in weights.items())
+    layers = " ".join(
+        f"""q{i} = MatMul({x}, wq{i}) k{i} = MatMul({x}, wk{i}) v{i} = MatMul({x}, wv{i})
+        m{i} = Attention <q_num_heads = 4, kv_num_heads = 4> (q{i}, k{i}, v{i}, mask) y{i} = MatMul(m{i}, wo{i})"""
+        for i, x in ((1, "x"), (2, "y1"))
+    )
+    source = f"""g (float[2, 3, 8] x, int64[3, 3] near, {inputs}) => (float[2, 3, 8] y2) {{
+        r = Gather(table, near) mask = Transpose <perm = [2, 0, 1]> (r) {layers} }}"""
+    readers = {"wo1": ("y1", 0), "wo2": ("y2", 0)}
+    model, changes = check_pruned(source, weights, readers, opset=23)
+    assert changes.counts == {"head removed": 4}
+    first, second = (kept(weights[n], operand(model, r), 0) for n, (r, _) in readers.items())
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(operand(model, "r", 0), weights["table"][:, first[::2]])

@@ -127,6 +127,23 @@ def test_merged_projections(text: str) -> None:
     ]
 
 
+def test_projections_packed_as_kinds_only() -> None:
+    # torch.nn.MultiheadAttention: [S, B, 3·E] is taken apart into three before the heads are.
+    source = """g (float[3, 2, 8] x, float[8, 24] w, float[24] b, float[8, 8] wo) => (float[6, 8] y)
+        <int64[4] kinds = {3, 2, 3, 8}, int64[1] zero = {0}, int64[1] minus2 = {-2}, int64 i0 = {0}, int64 i1 = {1},
+         int64 i2 = {2}, int64[3] hs = {3, 8, 2}, int64[2] ms = {6, 8}> {
+        m0 = MatMul(x, w) m1 = Add(m0, b) m2 = Reshape(m1, kinds) m3 = Unsqueeze(m2, zero)
+        m4 = Transpose <perm = [3, 1, 2, 0, 4]> (m3) m5 = Squeeze(m4, minus2)
+        q0 = Gather(m5, i0) k0 = Gather(m5, i1) v0 = Gather(m5, i2)
+        q1 = Reshape(q0, hs) q = Transpose <perm = [1, 0, 2]> (q1) k1 = Reshape(k0, hs)
+        k = Transpose <perm = [1, 2, 0]> (k1) v1 = Reshape(v0, hs) v = Transpose <perm = [1, 0, 2]> (v1)
+        s = MatMul(q, k) p = Softmax <axis = -1> (s) c = MatMul(p, v) t = Transpose <perm = [1, 0, 2]> (c)
+        m = Reshape(t, ms) y = MatMul(m, wo) }"""
+    model, changes = check_pruned(source, arrays(w=(8, 24), b=(24,), wo=(8, 8)), READER)
+    assert changes.counts == {"head removed": 2}
+    assert operand(model, "m2").tolist() == [3, 2, 3, 4] and operand(model, "m0").shape == (8, 12)
+
+
 def test_projections_as_gemm() -> None:
     # The newer exporter flattens to rows, multiplies by the transposed matrix, and folds back.
     source = """g (float[2, 3, 8] x, float[8, 8] wq, float[8, 8] wk, float[8, 8] wv, float[8] bv, float[8, 8] wo)
