@@ -17,7 +17,10 @@ from graphopt.passes._pruned_layers import PrunedLayers
 from graphopt.passes._unit_norms import channel_norms, head_norms
 from graphopt.transform import Changes, Exactness, Pass
 
-NO_HEADS = "no projection is seen to be divided into heads of attention (-O1 folds the shapes that say so)"
+NO_HEADS = (
+    "no projection by constant floats is seen to be divided into heads of attention "
+    "(prune before quantizing, and fold shapes by -O1)"
+)
 
 
 @dataclasses.dataclass(frozen=True)
