@@ -8,19 +8,33 @@ mixes channels without weights, or is not known, freezes them: they cannot be re
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 
 import numpy as np
 
 from graphopt.ir import Model, Node, Value
-from graphopt.ir.query import attribute, constant_tensor, ints, is_op, same_dim, static_shape
+from graphopt.ir.query import (
+    attribute,
+    constant_tensor,
+    is_deterministic,
+    is_op,
+    rank,
+    static_shape,
+)
+from graphopt.passes._axis_moves import moved_axis
+from graphopt.passes._units import Label, Units, known_product, same_dims
 
 UNARY = frozenset(
-    "Relu LeakyRelu Elu Selu Celu Sigmoid HardSigmoid HardSwish Tanh Softplus Softsign Mish Gelu Erf Abs "
-    "Neg Exp Sqrt Clip Cast Identity Dropout ThresholdedRelu".split()
+    "Relu LeakyRelu Elu Selu Celu Sigmoid HardSigmoid HardSwish Swish Tanh Softplus Softsign Mish Gelu Erf "
+    "Abs Neg Exp Log Sqrt Reciprocal Sin Cos Floor Ceil Round Sign Clip Cast Identity ThresholdedRelu "
+    "IsNaN IsInf Not Dropout".split()
 )
 POOLS = frozenset("MaxPool AveragePool GlobalAveragePool GlobalMaxPool LpPool GlobalLpPool".split())
-BINARY = frozenset("Add Sub Mul Div Max Min Pow PRelu".split())
+BINARY = frozenset(
+    "Add Sub Mul Div Max Min Pow PRelu Sum Mean Where And Or Xor "
+    "Equal Less LessOrEqual Greater GreaterOrEqual".split()
+)
+CONSTANTS_BY_CHANNEL = {"BatchNormalization": range(1, 5), "InstanceNormalization": range(1, 3)}
+"""Normalizations of each channel by itself, and which of their operands have an entry for each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,101 +46,100 @@ class Cut:
     axis: int
     units: np.ndarray
     is_weight: bool
+    reads: bool = False
+    """Whether the entries multiply the channels of the node's first operand."""
 
 
-class ChannelGroups:
+class ChannelGroups(Units):
     """The units of the main graph of one model, and what has to be cut with each of them."""
 
     def __init__(self, model: Model) -> None:
+        super().__init__()
         self.cuts: list[Cut] = []
-        self.flattened: list[tuple[Node, np.ndarray]] = []
-        self.labels: dict[Value, tuple[int, np.ndarray]] = {}
-        self._parent: list[int] = []
-        self._source: list[int] = []
-        self._frozen: dict[int, str] = {}
+        self.targets: list[tuple[Node, int, Label]] = []
+        self.divided: list[Node] = []
+        self.seen: set[Node] = set()
         self._graph = model.graph
+        self._weights: dict[tuple[Value, int], np.ndarray] = {}
         for node in model.graph:
             self._visit(node)
-        for value, (_, units) in self.labels.items():
+            self.seen.add(node)
+        self._freeze_other_users()
+        for value, label in self.labels.items():
             if value.is_graph_output():
-                self._freeze(units, "they reach an output of the model")
+                self._freeze(label.units, "they reach an output of the model")
             elif any(use.node.graph is not model.graph for use in value.uses()):
-                self._freeze(units, "a body uses them")
-
-    def root(self, unit: int) -> int:
-        """The unit that stands for all that are tied to `unit`."""
-        while self._parent[unit] != unit:
-            self._parent[unit] = self._parent[self._parent[unit]]
-            unit = self._parent[unit]
-        return unit
-
-    def roots(self, units: Iterable[int]) -> np.ndarray:
-        """The roots of several units."""
-        return np.array([self.root(int(u)) for u in units], np.int64)
-
-    def frozen_roots(self) -> dict[int, str]:
-        """The roots of all units that cannot be removed, with the reason."""
-        return {self.root(u): why for u, why in self._frozen.items()}
-
-    def families(self) -> list[list[int]]:
-        """Roots whose channels are made by the same layers: what is ranked together."""
-        family: dict[int, int] = {}
-
-        def find(x: int) -> int:
-            while family.setdefault(x, x) != x:
-                x = family[x]
-            return x
-
-        for unit, source in enumerate(self._source):
-            family[find(source)] = find(self._source[self.root(unit)])
-        members: dict[int, dict[int, None]] = {}
-        for unit, source in enumerate(self._source):
-            members.setdefault(find(source), {})[self.root(unit)] = None
-        return [list(roots) for roots in members.values()]
+                self._freeze(label.units, "a body uses them")
+        for value, units in self.sizes.items():
+            if value.is_graph_output() or any(use.node.graph is not model.graph for use in value.uses()):
+                self._freeze(units, "their number is an output, or a body uses it")
 
     # --- building
 
-    def _fresh(self, count: int) -> np.ndarray:
-        start, source = len(self._parent), len(self._parent)
-        self._parent.extend(range(start, start + count))
-        self._source.extend([source] * count)
-        return np.arange(start, start + count)
-
-    def _tie(self, a: np.ndarray, b: np.ndarray) -> None:
-        for x, y in zip(a, b, strict=True):
-            self._parent[self.root(int(y))] = self.root(int(x))
-
-    def _freeze(self, units: np.ndarray, why: str) -> None:
-        for unit in units:
-            self._frozen.setdefault(int(unit), why)
-
     def _visit(self, node: Node) -> None:
-        labelled = [self.labels[v] for v in node.inputs if v is not None and v in self.labels]
-        known = not node.domain
-        if known and node.op_type in ("Conv", "Gemm", "MatMul"):
-            done = self._weighted(node)
-        elif not labelled:
+        if is_op(node, "Shape") and node.inputs[0] in self.labels:
+            self._measured(node)
             return
-        elif known and node.op_type in UNARY | POOLS and node.inputs[0] in self.labels and len(labelled) == 1:
-            axis, units = self.labels[node.inputs[0]]
-            done = axis == 1 or node.op_type in UNARY
-            if done:
-                self.labels[node.outputs[0]] = (axis, units)
-        elif is_op(node, "BatchNormalization"):
-            done = self._normalized(node)
-        elif known and node.op_type in BINARY:
-            done = self._binary(node)
-        elif is_op(node, "Concat"):
-            done = self._concat(node)
-        else:
-            done = is_op(node, "Flatten", "Reshape") and self._flat(node)
-        unused = not any(v.uses() or v.is_graph_output() for v in node.outputs[1:])
+        self._computed(node)
+        labelled = [self.labels[v] for v in node.inputs if v is not None and v in self.labels]
+        weighted = not node.domain and node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")
+        if not labelled and not weighted:
+            return
+        done = not node.domain and self._followed(node, len(labelled))
+        unlabelled = [v for v in node.outputs[1:] if v not in self.labels]
+        unused = not any(v.uses() or v.is_graph_output() for v in unlabelled)
         if not (done and unused):
-            for _, units in labelled:
-                self._freeze(units, f"{node.op_type} mixes them, or is not followed")
+            for label in labelled:
+                self._freeze(label.units, f"{node.op_type} mixes them, or is not followed")
             for value in node.outputs:
                 if value in self.labels:
-                    self._freeze(self.labels[value][1], f"{node.op_type} is not followed")
+                    self._freeze(self.labels[value].units, f"{node.op_type} is not followed")
+
+    def _followed(self, node: Node, labelled: int) -> bool:
+        """Label the outputs of `node`, which has `labelled` labelled inputs; False if that is not known."""
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+            return self._weighted(node)
+        if node.op_type in BINARY:
+            return self._binary(node)
+        if is_op(node, "Concat"):
+            return self._concat(node) or self._joined(node)
+        label = self.labels.get(node.inputs[0]) if node.inputs[0] is not None else None
+        if label is None or labelled != 1:
+            return False
+        if is_op(node, "Dropout") and not is_deterministic(node):
+            return False
+        if node.op_type in UNARY or (node.op_type in POOLS and label.axis == 1):
+            self.labels[node.outputs[0]] = label
+            return True
+        if node.op_type in CONSTANTS_BY_CHANNEL:
+            return self._normalized(node, label)
+        if is_op(node, "Flatten", "Reshape"):
+            return self._reshaped(node)
+        if self._moved(node, label):
+            return True
+        return self._divided(node) if is_op(node, "Split") else self._resized(node, label)
+
+    def _freeze_other_users(self) -> None:
+        """A shared weight is cut for all its users or for none."""
+        cut = {(c.node, c.index, c.axis) for c in self.cuts}
+        for (value, axis), units in self._weights.items():
+            if any((use.node, use.idx, axis) not in cut for use in value.uses()):
+                self._freeze(units, "another operator uses the same weights")
+
+    def _weigh(self, node: Node, axis: int, units: np.ndarray, *, reads: bool = False) -> None:
+        """Cut `axis` of the weights of `node`, alike for all that share them."""
+        weight = node.inputs[1]
+        assert weight is not None
+        self._tie(self._weights.setdefault((weight, axis), units), units)
+        self.cuts.append(Cut(node, 1, axis, units, True, reads))
+
+    def _moved(self, node: Node, label: Label) -> bool:
+        axis = moved_axis(node, label.axis)
+        if axis is None:
+            return False
+        for value in node.outputs:
+            self.labels[value] = label._replace(axis=axis)
+        return True
 
     def _weighted(self, node: Node) -> bool:
         x, weight = node.inputs[0], node.inputs[1]
@@ -139,6 +152,10 @@ class ChannelGroups:
             group = int(attribute(node, "group", 1))
             if group != 1:
                 return self._depthwise(node, label, shape, group)
+        elif node.op_type == "ConvTranspose":
+            if int(attribute(node, "group", 1)) != 1:
+                return False
+            into, out = 0, 1
         else:
             if len(shape) != 2 or x.shape is None or attribute(node, "transA", 0):
                 return False
@@ -149,27 +166,25 @@ class ChannelGroups:
         if bias is not None and (constant_tensor(bias) is None or static_shape(bias) != (shape[out],)):
             return False
         if label is not None:
-            if label[0] != axis or label[1].size != shape[into]:
+            if label.tiled or label.axis != axis or label.units.size != shape[into]:
                 return False
-            self.cuts.append(Cut(node, 1, into, label[1], True))
+            self._weigh(node, into, label.units, reads=True)
         units = self._fresh(shape[out])
-        self.labels[node.outputs[0]] = (axis, units)
-        self.cuts.append(Cut(node, 1, out, units, True))
+        self.labels[node.outputs[0]] = Label(axis, units)
+        self._weigh(node, out, units)
         if bias is not None:
             self.cuts.append(Cut(node, 2, 0, units, False))
         return True
 
-    def _depthwise(
-        self, node: Node, label: tuple[int, np.ndarray] | None, shape: tuple[int, ...], group: int
-    ) -> bool:
-        if label is None or label[0] != 1 or not group == shape[0] == label[1].size or shape[1] != 1:
+    def _depthwise(self, node: Node, label: Label | None, shape: tuple[int, ...], group: int) -> bool:
+        if label is None or label.axis != 1 or not group == shape[0] == label.units.size or shape[1] != 1:
             return False
         bias = node.inputs[2] if len(node.inputs) > 2 else None
-        if bias is not None and static_shape(bias) != (group,):
+        if label.tiled or (bias is not None and static_shape(bias) != (group,)):
             return False
         self.labels[node.outputs[0]] = label
-        self.cuts.append(Cut(node, 1, 0, label[1], True))
-        return bias is None or self._constant(node, 2, 0, label[1])
+        self._weigh(node, 0, label.units)
+        return bias is None or self._constant(node, 2, 0, label.units)
 
     def _constant(self, node: Node, index: int, axis: int, units: np.ndarray) -> bool:
         if constant_tensor(node.inputs[index]) is None:
@@ -177,64 +192,130 @@ class ChannelGroups:
         self.cuts.append(Cut(node, index, axis, units, False))
         return True
 
-    def _normalized(self, node: Node) -> bool:
-        label = self.labels.get(node.inputs[0])  # type: ignore[arg-type]
-        if label is None or label[0] != 1 or attribute(node, "training_mode", 0):
+    def _entries(self, node: Node, index: int, axis: int, units: np.ndarray) -> bool:
+        """Whether the entries along `axis` of the unlabelled operand `index` can be cut with `units`."""
+        return self._constant(node, index, axis, units)
+
+    def _normalized(self, node: Node, label: Label) -> bool:
+        operands = CONSTANTS_BY_CHANNEL[node.op_type]
+        if label.tiled or label.axis != 1 or attribute(node, "training_mode", 0):
+            return False
+        if any(static_shape(node.inputs[index]) != label.units.shape for index in operands):
             return False
         self.labels[node.outputs[0]] = label
-        return all(self._constant(node, index, 0, label[1]) for index in range(1, 5))
+        return all(self._constant(node, index, 0, label.units) for index in operands)
 
     def _binary(self, node: Node) -> bool:
-        result = node.outputs[0].shape
-        places = []
-        for index, value in enumerate(node.inputs):
-            if value is None or value.shape is None or result is None:
-                return False
-            places.append((index, value, self.labels.get(value), len(result) - len(value.shape)))
-        first = next((label[0] + shift, label[1]) for _, _, label, shift in places if label is not None)
-        axis, units = first
-        for index, value, label, shift in places:
-            own = axis - shift
+        size = rank(node.outputs[0])
+        if size is None or any(rank(v) is None for v in node.inputs):
+            return False
+        # Axes are counted from the last one, as broadcasting does.
+        places = [(v, self.labels.get(v), size - len(v.shape)) for v in node.inputs]  # type: ignore[union-attr, arg-type]
+        first = next(
+            label._replace(axis=label.axis + shift) for _, label, shift in places if label is not None
+        )
+        for index, (value, label, shift) in enumerate(places):
+            own = first.axis - shift
             if label is not None:
-                if label[0] != own or label[1].size != units.size:
+                if label.axis != own or label.units.size != first.units.size or label.tiled != first.tiled:
                     return False
-                self._tie(units, label[1])
+                self._tie(first.units, label.units)
                 continue
-            size = value.shape[own] if own >= 0 and value.shape is not None else 1
-            if size != 1 and (size != units.size or not self._constant(node, index, own, units)):
+            count = value.shape[own] if own >= 0 else 1  # type: ignore[union-attr, index]
+            if count == 1:
+                continue
+            if first.tiled or count != first.units.size or not self._entries(node, index, own, first.units):
+                self._freeze(
+                    first.units, f"{node.op_type} takes a number for each from something that is no constant"
+                )
                 return False
-        self.labels[node.outputs[0]] = (axis, units)
+        self.labels[node.outputs[0]] = first
         return True
 
     def _concat(self, node: Node) -> bool:
-        rank = len(node.outputs[0].shape) if node.outputs[0].shape is not None else 0
-        axis = int(attribute(node, "axis", 0)) % max(rank, 1)
+        """Concat of channels: those of all parts in a line."""
+        size = rank(node.outputs[0])
         parts = [self.labels.get(v) for v in node.inputs if v is not None]
-        if any(part is None or part[0] != axis for part in parts):
+        if size is None or any(part is None or part.tiled for part in parts):
             return False
-        self.labels[node.outputs[0]] = (axis, np.concatenate([p[1] for p in parts if p is not None]))
+        axis = int(attribute(node, "axis", 0)) % size
+        if any(part.axis != axis for part in parts if part is not None):
+            return False
+        self.labels[node.outputs[0]] = Label(axis, np.concatenate([p.units for p in parts if p is not None]))
         return True
 
-    def _flat(self, node: Node) -> bool:
-        x, y = node.inputs[0], node.outputs[0]
-        label = self.labels.get(x) if x is not None else None
-        if x is None or label is None or label[0] != 1 or x.shape is None or y.shape is None:
+    def _joined(self, node: Node) -> bool:
+        """Concat along another axis: all parts have the same channels."""
+        size = rank(node.outputs[0])
+        parts = [self.labels.get(v) for v in node.inputs if v is not None]
+        first = next(part for part in parts if part is not None)
+        if size is None or int(attribute(node, "axis", 0)) % size == first.axis:
             return False
-        if len(y.shape) != 2 or not same_dim(x.shape[0], y.shape[0]):
-            return False
-        inner = x.shape.dims[2:]
-        if not all(isinstance(d, int) for d in inner):
-            return False
-        times = int(np.prod([int(d) for d in inner if isinstance(d, int)], dtype=np.int64))
-        if y.shape[1] != label[1].size * times or times == 0:
-            return False
-        units = np.repeat(label[1], times)
-        if is_op(node, "Reshape"):
-            target = ints(node.inputs[1])
-            if target is None or len(target) != 2 or attribute(node, "allowzero", 0):
+        for part in parts:
+            if part is None or (part.axis, part.tiled, part.units.size) != (
+                first.axis,
+                first.tiled,
+                first.units.size,
+            ):
+                self._freeze(first.units, "Concat joins them with something that keeps its size")
                 return False
-            self.flattened.append((node, units))
-        elif int(attribute(node, "axis", 1)) not in (1, 1 - len(x.shape)):
-            return False
-        self.labels[y] = (1, units)
+            self._tie(first.units, part.units)
+        self.labels[node.outputs[0]] = first
         return True
+
+    def _divided(self, node: Node) -> bool:
+        """Split of the channels themselves, as of merged projections."""
+        axis, units, tiled = self.labels[node.inputs[0]]  # type: ignore[index]
+        if tiled or int(attribute(node, "axis", 0)) % (rank(node.inputs[0]) or 1) != axis:
+            return False
+        sizes = [v.shape[axis] if v.shape is not None else None for v in node.outputs]
+        counts = [size for size in sizes if isinstance(size, int) and size > 0]
+        if len(counts) != len(sizes) or sum(counts) != units.size:
+            return False
+        for value, part in zip(node.outputs, np.split(units, np.cumsum(counts)[:-1]), strict=True):
+            self.labels[value] = Label(axis, part)
+        self.divided.append(node)
+        return True
+
+    def _reshaped(self, node: Node) -> bool:
+        """Reshape or Flatten that keeps the axis, or merges what is behind it into it.
+
+        Both are told by the sizes behind the axis: they give the place of an entry among all numbers.
+        """
+        x, y = node.inputs[0], node.outputs[0]
+        if x is None or x.shape is None or y.shape is None:
+            return False
+        label, old, new = self.labels[x], x.shape.dims, y.shape.dims
+        behind = old[label.axis + 1 :]
+        for taken in range(len(behind) + 1):
+            inner, left = known_product(behind[:taken]), behind[taken:]
+            if not inner:
+                return False
+            start = len(new) - len(left) - 1
+            if start >= 0 and new[start] == label.units.size * inner and same_dims(new[start + 1 :], left):
+                self._target(node, 1, Label(start, np.repeat(label.units, inner)))
+                return True
+        return False
+
+    def _resized(self, node: Node, label: Label) -> bool:
+        """Resize to given sizes, of which that of the units is their number."""
+        if not is_op(node, "Resize") or len(node.inputs) < 4 or label.tiled:
+            return False
+        if attribute(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
+            return False
+        if attribute(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
+            return False
+        shape = node.outputs[0].shape
+        if (
+            shape is None
+            or shape[label.axis] != label.units.size
+            or attribute(node, "axes", None) is not None
+        ):
+            return False
+        self._target(node, 3, label)
+        return True
+
+    def _target(self, node: Node, index: int, label: Label) -> None:
+        """Label the result of a Reshape or the like, whose operand `index` may say the number of units."""
+        self.labels[node.outputs[0]] = label
+        self.targets.append((node, index, label))

@@ -1,4 +1,4 @@
-"""graphopt prune: a model with fewer channels, and what that costs in accuracy, measured."""
+"""graphopt prune: a model with fewer channels or heads, and what that costs in accuracy, measured."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ def prune(
     *,
     out: Annotated[str, typer.Option("-o", "--output", metavar="OUT.onnx", help="Where to write.")],
     sparsity: Annotated[
-        float, typer.Option("--sparsity", metavar="S", help="The share of channels that goes, 0 to 1.")
+        float, typer.Option("--sparsity", metavar="S", help="The share that goes, 0 to 1.")
     ] = 0.5,
+    structured: Annotated[
+        str, typer.Option("--structured", metavar="KIND", help="What goes: channels, or heads of attention.")
+    ] = "channels",
     data: options.Data = None,
     max_error: options.MaxError = None,
     shape: options.Shapes,
@@ -28,12 +31,12 @@ def prune(
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
 ) -> None:
-    """Remove the channels with the smallest weights, measure what that changes, and write the model.
+    """Remove the channels or heads with the smallest weights, measure what that changes, and write the model.
 
     Sizes, latency and errors are reported as by `graphopt quantize`; nothing is written if the result
     is refused.
     """
     sizes = {"shapes": values.shapes(shape), "dims": values.fixed_dims(dim)}
-    chosen = f"prune{{sparsity={sparsity}}}"
+    chosen = f"prune{{sparsity={sparsity} structured={structured}}}"
     output = Output(json, verbose, quiet)
     compress(output, model, out, chosen, data, max_error, values.level(level), seed, sizes)

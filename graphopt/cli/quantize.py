@@ -128,10 +128,29 @@ def compress(
     )
     report["passes"] = [row for row in report["passes"] if row["name"].startswith(chosen.partition("{")[0])]
     show_passes(output, report)
+    _show_parts(output, [part for row in report["passes"] for part in row["details"]])
     _show(output, change)
     output.line(f"wrote {clean(destination)}")
     notes = [] if data else ["measured on generated feeds: --data with real inputs is the better test"]
     output.notes([*notes, WIDER] if chosen.startswith("narrow-float") else notes)
+
+
+def _show_parts(output: Output, parts: list[dict[str, Any]]) -> None:
+    """A row for each layer whose channels or heads went."""
+    rows = [
+        (
+            row["layer"],
+            row["unit"],
+            row["before"],
+            row["after"],
+            size(row["bytes_before"]),
+            size(row["bytes_after"]),
+        )
+        for row in parts
+    ]
+    if rows:
+        columns = ["layer", "of", ">before", ">after", ">bytes before", ">after"]
+        output.table(columns, rows, title="what is left of each layer")
 
 
 def _show(output: Output, change: dict[str, Any]) -> None:

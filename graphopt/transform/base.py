@@ -34,11 +34,14 @@ class Changes:
         counts: how often each thing (a rule, an operator) was applied.
         declined: how often each reason kept a candidate from being changed.
         seconds: time by rule, where the pass has rules.
+        details: a row for each part of the model that was changed, where a pass has sizes to tell;
+            the values are plain strings and numbers.
     """
 
     counts: Counter[str] = dataclasses.field(default_factory=Counter)
     declined: Counter[str] = dataclasses.field(default_factory=Counter)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    details: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @property
     def modified(self) -> bool:

@@ -42,6 +42,7 @@ class PassRecord:
         counts: how often each rule or change was applied.
         declined: the reasons why candidates were left alone, with their number.
         rolled_back: why the pass was undone, or None.
+        details: a row for each changed part, of passes that tell them.
     """
 
     name: str
@@ -56,6 +57,7 @@ class PassRecord:
     declined: dict[str, int]
     rule_seconds: dict[str, float]
     rolled_back: str | None = None
+    details: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -236,6 +238,7 @@ class Pipeline:
                 declined=dict(sorted(changes.declined.items())),
                 rule_seconds=changes.seconds,
                 rolled_back=fault,
+                details=changes.details,
             )
             nodes, size = nodes_after, size_after
             report.passes.append(record)

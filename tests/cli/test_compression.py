@@ -10,6 +10,8 @@ from conftest import MNIST, Cli
 
 from graphopt.verification import run_reference
 
+BERT = MNIST.with_name("bert-tiny.onnx")
+
 
 def write_images(folder: Path, count: int = 2, scale: float = 1.0) -> Path:
     """Feeds for the MNIST model, a file for each run."""
@@ -91,3 +93,20 @@ def test_prune_reports_what_it_changed(cli: Cli, tmp_path: Path) -> None:
     assert change["outputs"][0]["error"] > 0
     assert cli("prune", MNIST, "-o", "r.onnx", "--max-error", "1e-6").code == 4
     assert not (tmp_path / "r.onnx").exists()
+
+
+def test_prune_takes_heads_and_tells_what_is_left_of_each_layer(cli: Cli, tmp_path: Path) -> None:
+    done = cli("prune", BERT, "-o", "p.onnx", "--structured", "heads", "--sparsity", "0.5", "--json")
+    assert done.code == 0, done.err
+    (row,) = (row for row in done.json["report"]["passes"] if row["name"].startswith("prune"))
+    assert row["counts"] == {"head removed": 4}
+    assert [(r["unit"], r["before"], r["after"]) for r in row["details"]] == [("head", 4, 2)] * 2
+    assert all(0 < r["bytes_after"] < r["bytes_before"] and r["layer"] for r in row["details"])
+    change = done.json["change"]
+    saved = sum(r["bytes_before"] - r["bytes_after"] for r in row["details"])
+    assert 0 < saved <= 1.1 * (change["bytes_before"] - change["bytes_after"])
+    shown = cli("prune", BERT, "-o", "q.onnx", "--structured", "heads")
+    assert shown.code == 0 and "what is left of each layer" in shown.out and "head" in shown.out
+    refused = cli("prune", BERT, "-o", "r.onnx", "--structured", "heads", "--max-error", "1e-6")
+    assert refused.code == 4 and "GO401" in refused.err and not (tmp_path / "r.onnx").exists()
+    assert cli("prune", BERT, "-o", "s.onnx", "--structured", "blocks").code == 2
