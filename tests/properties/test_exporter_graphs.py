@@ -77,15 +77,15 @@ def agree(found: np.ndarray, wanted: np.ndarray) -> bool:
     )
 
 
-def prepare(seed: int) -> tuple[onnx.ModelProto, list[Expected]]:
+def prepare(seed: int, make: Callable[[int], Any] = Case) -> tuple[onnx.ModelProto, list[Expected]]:
     """The model of `seed`, and what it gives at each size that it takes (none: ONNX Runtime refuses it whole)."""
-    case = Case(seed)
+    case = make(seed)
     try:
         onnx.checker.check_model(case.proto, full_check=True)
     except onnx.shape_inference.InferenceError as error:
         pytest.skip(f"onnx's own inference refuses it: {error}")
     expected = []
-    for feeds in (case.feeds, case.second):
+    for feeds in case.every:
         try:
             expected.append(Expected(case.proto, feeds))
         except Exception as error:  # the constants in it fix the size; ONNX Runtime's errors have no base
@@ -107,8 +107,8 @@ def check_answers(expected: list[Expected], answer: Callable[[Feeds], Any], cont
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_presets(seed: int) -> None:
-    proto, expected = prepare(seed)
+def test_presets(seed: int, make: Callable[[int], Any] = Case) -> None:
+    proto, expected = prepare(seed, make)
     original = load(proto)
     for target, level in PRESETS:
         model = graphopt.optimize(proto, target, level).model
@@ -118,9 +118,9 @@ def test_presets(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(400, 406))
-def test_composes_with_onnxruntime(seed: int) -> None:
+def test_composes_with_onnxruntime(seed: int, make: Callable[[int], Any] = Case) -> None:
     """With all optimisations of ONNX Runtime on, the optimised model answers as the original does without."""
-    proto, expected = prepare(seed)
+    proto, expected = prepare(seed, make)
     if not answers(proto, expected):
         pytest.skip("ONNX Runtime's own optimisations already change the original's answers")
     for target, level in ((None, 2), ("cpu", 2)):
@@ -139,8 +139,8 @@ def answers(proto: onnx.ModelProto, expected: list[Expected]) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(100, 115))
-def test_passes_alone_and_shuffled(seed: int) -> None:
-    proto, expected = prepare(seed)
+def test_passes_alone_and_shuffled(seed: int, make: Callable[[int], Any] = Case) -> None:
+    proto, expected = prepare(seed, make)
     shuffled = random.Random(seed).sample(PASSES, len(PASSES))
     for text in (*PASSES, ",".join(shuffled), ",".join([*shuffled[:8], *shuffled[:4]])):
         model, report = Pipeline(text).run(load(proto))
