@@ -224,8 +224,8 @@ def _malformed(node: Node, known: Signature) -> Iterator[str]:
         if not low <= given or not count <= high:
             bounds = f"at least {low}" if high > 1 << 20 else f"{low}" if low == high else f"{low} to {high}"
             yield f"it has {count} {kind}; expected {bounds}"
-    for index, formal in enumerate(known.inputs[: len(inputs)]):
-        if inputs[index] is None and formal.required:
+    for index, formal in enumerate(known.inputs[: len(node.inputs)]):
+        if node.inputs[index] is None and formal.required:
             yield f"required input {index} '{formal.name}' is left out"
     for name, attr in node.attributes.items():
         expected = known.attributes.get(name)

@@ -16,7 +16,7 @@ from graphopt.ir.io import load
 from graphopt.ir.shape_claims import slice_range
 
 HEAD = (
-    "g (float[N] x, float[M] z, float[N, S, 4] w, int64[1] k) => (float[Q] y) "
+    "g (float[N] x, float[M] z, float[N, S, 4] w, int64[1] k, int64[2] k2, float[N, S, 129] big) => (float[Q] y) "
     "<int64[1] zero = {0}, int64[1] one = {1}, int64[1] far = {9223372036854775807}, "
     "int64[1] h = {128}, int64[1] last = {2}, int64[1] minus = {-1}, float[1] one_float = {1.0}, "
     "float[1, 128] table = {" + ", ".join(["0.0"] * 128) + "}>"
@@ -42,6 +42,10 @@ def shape_of(nodes: str) -> list[str]:
         ("s = Shape(z) r = Expand(x, s)", ["?"]),
         ("s = Shape(x) r = Expand(x, s)", ["N"]),
         ("r = Reshape(x, k)", ["?"]),
+        ("r = Slice(w, zero, one, k)", ["?", "?", "?"]),
+        ("r = Slice(w, zero, one, one, k)", ["N", "?", "4"]),
+        ("r, q = Split<axis = 2>(w, k2)", ["N", "S", "?"]),
+        ("t = Add(one, zero) u = Concat<axis = 0>(t, h) r, q = Split<axis = 2>(big, u)", ["N", "S", "1"]),
         ("r = Expand(x, h)", ["128"]),
         ("r = Slice(w, zero, h, one)", ["N", "?", "4"]),
         ("r = Slice(w, zero, far, one)", ["N", "S", "4"]),
@@ -175,3 +179,10 @@ def test_a_squeeze_of_all_unit_axes_has_no_known_rank_where_a_size_is_open() -> 
     shapes = {v.name: v.shape for n in model.graph for v in n.outputs}
     assert shapes["y"] is None or len(shapes["y"]) == 0 or all("_d" in str(d) for d in shapes["y"].dims)
     assert shapes["r"] is not None
+
+
+@pytest.mark.parametrize("nodes", ["r = Squeeze(w, k)", "u = Reshape(x, k2) v = Squeeze(u, k) r = Expand(v, one)"])
+def test_no_rank_is_claimed_where_an_operand_decides_it(nodes: str) -> None:
+    """Squeeze of unknown axes, and Expand of what may have more axes than its target."""
+    model = model_from(f"{HEAD} {{ {nodes} y = Neg(r) }}")
+    assert next(v for n in model.graph for v in n.outputs if v.name == "r").shape is None
