@@ -37,6 +37,8 @@ def settle(node: Node, context: ShapeInferenceContext) -> None:
             context._symbolic_values.pop(value, None)
             value.const_value = None
     _settle_numbers(output, context)
+    if is_op(node, "If"):
+        _settle_if(node)
     if output.shape is None:
         return
     if node.op_type in _BROADCASTING:
@@ -57,6 +59,14 @@ def settle(node: Node, context: ShapeInferenceContext) -> None:
         _settle_squeeze(node, output)
     elif is_op(node, "Split") and len(node.inputs) > 1:
         _settle_split(node, context)
+
+
+def _settle_if(node: Node) -> None:
+    """What one branch gives says nothing of what the other does."""
+    for name in ("then_branch", "else_branch"):
+        for value, result in zip(node.outputs, attribute(node, name).outputs, strict=False):
+            if result.shape is None:
+                value.shape = None
 
 
 def _settle_numbers(output: Value, context: ShapeInferenceContext) -> None:

@@ -181,6 +181,42 @@ def test_a_squeeze_of_all_unit_axes_has_no_known_rank_where_a_size_is_open() -> 
     assert shapes["r"] is not None
 
 
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "r = Slice(v, zero, one, axes)",
+        "r = Slice(v, zero, one, zero, axes)",
+        "r = Pad(v, pads)",
+        "r, q = Split<axis = 0>(v, pads)",
+        "r = Expand(v, axes)",
+        "a = Add(axes, zero) s = Mul(a, a) r = ConstantOfShape(s)",
+    ],
+)
+def test_no_default_that_a_caller_may_override_decides_a_size(nodes: str) -> None:
+    """Axes, steps, amounts, sizes and targets, read directly or through arithmetic."""
+    model = load(
+        f"""<ir_version: 8, opset_import: ["" : 18]>
+        g (float[1] v, int64[1] axes, int64[2] pads) => (float[a] y)
+        <int64[1] axes = {{1}}, int64[2] pads = {{1, 1}}, int64[1] zero = {{0}}, int64[1] one = {{1}}>
+        {{ {nodes} y = Identity(r) }}"""
+    )
+    shape = next(v for n in model.graph for v in n.outputs if v.name == "r").shape
+    assert shape is None or not isinstance(shape.dims[0], int)
+
+
+def test_one_branch_says_nothing_of_the_shape_of_the_other() -> None:
+    model = load(
+        """<ir_version: 8, opset_import: ["" : 18]>
+        g (bool b, float[2, N] x) => (float y)
+        <float[2, 3] c = {1, 2, 3, 4, 5, 6}> {
+            r = If(b) <then_branch = t () => (float p) { p = Identity(c) },
+                       else_branch = e () => (float q) { q = Squeeze(x) }>
+            y = Neg(r)
+        }"""
+    )
+    assert next(v for n in model.graph for v in n.outputs if v.name == "r").shape is None
+
+
 @pytest.mark.parametrize("nodes", ["r = Squeeze(w, k)", "u = Reshape(x, k2) v = Squeeze(u, k) r = Expand(v, one)"])
 def test_no_rank_is_claimed_where_an_operand_decides_it(nodes: str) -> None:
     """Squeeze of unknown axes, and Expand of what may have more axes than its target."""

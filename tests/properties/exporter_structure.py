@@ -82,17 +82,21 @@ def false_claims(model: onnx.ModelProto, rng: np.random.Generator, arrays: dict[
                 model.graph.value_info.append(helper.make_tensor_value_info(name, element, shape))
 
 
-DIMENSIONS = ("batch + 1", "2*batch", "N/2", "3", "-1", "?", "None", "max(a, b)", "batch ", "Батч", "a b", "")
+DIMENSIONS = ("{} + 1", "2*{}", "{}/2", "3", "-1", "?", "None", "max({}, b)", "{} ", "Б{}", "{} b", "")
 
 
 def odd_dimensions(model: onnx.ModelProto, rng: np.random.Generator) -> None:
     """Names of dimensions that look like expressions or numbers, and sizes that are equal by no name."""
+    used: dict[str, str] = {}
     for value in model.graph.input:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param and rng.random() < 0.5:
-                dim.dim_param = f"{pick(rng, *DIMENSIONS)}"
-                if not dim.dim_param:
+                old, new = dim.dim_param, str(pick(rng, *DIMENSIONS)).format(dim.dim_param)
+                # One name stands for one size.
+                if not new:
                     dim.Clear()
+                elif used.setdefault(new, old) == old:
+                    dim.dim_param = new
 
 
 def overridable(
