@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx
 from exporter_graphs import Grower, Rejected, session
@@ -549,11 +548,10 @@ def quantised_operators(g: Grower) -> None:
         g.op("MatMul", x, d)
     elif kind == "int4":
         g.need(g.opset >= 21)
-        name = g.name("c")
-        data = g.rng.integers(-8, 8, k * 4)
-        g.initializers.append(helper.make_tensor(name, TensorProto.INT4, [k, 4], data.tolist()))
-        g.arrays[name] = data.reshape(k, 4).astype(ml_dtypes.int4)
-        d = g.op("DequantizeLinear", name, g.const(np.float32(0.1)))
+        name, d = g.name("c"), g.name()
+        value = helper.make_tensor(name, TensorProto.INT4, [k, 4], g.rng.integers(-8, 8, k * 4).tolist())
+        make = node(g, "Constant", [], [name], value=value)
+        block(g, [make, node(g, "DequantizeLinear", [name, g.const(np.float32(0.1))], [d])], [d])
         g.op("MatMul", x, d)
     else:
         q = g.op("QuantizeLinear", x, g.const(np.float32(0.1)), g.const(np.array(0, np.int8)))
