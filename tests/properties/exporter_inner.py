@@ -173,7 +173,7 @@ def grown_scan(g: Grower) -> None:
         axes.append(0)
     starts = [g.value("fi") for _ in range(g.pick(0, 1, 2))]
     formals = [(g.name("s"), g.arrays[s]) for s in starts]
-    formals += [(g.name("e"), np.take(g.arrays[i], 0, a)) for i, a in zip(items, axes, strict=True)]
+    formals += [(g.name("e"), np.asarray(np.take(g.arrays[i], 0, a))) for i, a in zip(items, axes, strict=True)]
     body = _inside(g, formals)
     made = _fill(g, body)
     after = [_next(g, body, made, name) for name, _ in formals[: len(starts)]]

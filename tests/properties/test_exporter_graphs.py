@@ -22,7 +22,7 @@ from graphopt.ir.io import load
 from graphopt.transform import Pipeline
 
 sys.path.insert(0, str(Path(__file__).parent))
-from exporter_graphs import Case, run
+from exporter_graphs import Case, captured, run
 
 Feeds = Mapping[str, np.ndarray]
 PRESETS = ((None, 0), (None, 1), (None, 2), (None, 3), ("cuda", 2), ("xla-cpu", 2), ("tpu", 3), ("cpu", 2))
@@ -121,12 +121,30 @@ def test_presets(seed: int, make: Callable[[int], Any] = Case) -> None:
 def test_composes_with_onnxruntime(seed: int, make: Callable[[int], Any] = Case) -> None:
     """With all optimisations of ONNX Runtime on, the optimised model answers as the original does without."""
     proto, expected = prepare(seed, make)
-    if not answers(proto, expected):
+    if not answers(proto, expected) or not answers(without_dead_nodes(proto), expected):
         pytest.skip("ONNX Runtime's own optimisations already change the original's answers")
     for target, level in ((None, 2), ("cpu", 2)):
         model = graphopt.optimize(proto, target, level).model
         optimised = check_valid(model)
         check_answers(expected, lambda feeds, m=optimised: run(m, dict(feeds), True), (seed, target, level))
+
+
+def without_dead_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The original without what no output depends on.
+
+    ONNX Runtime moves and merges quantised pairs, which is not exact, only where nothing else reads
+    between them; a dead reader can be all that keeps it from that.
+    """
+    slim = onnx.ModelProto.FromString(proto.SerializeToString())
+    used = {o.name for o in slim.graph.output}
+    kept = []
+    for node in reversed(proto.graph.node):
+        if used & set(node.output):
+            used |= captured(node)
+            kept.append(node)
+    del slim.graph.node[:]
+    slim.graph.node.extend(reversed(kept))
+    return slim
 
 
 def answers(proto: onnx.ModelProto, expected: list[Expected]) -> bool:
