@@ -222,3 +222,17 @@ def test_no_rank_is_claimed_where_an_operand_decides_it(nodes: str) -> None:
     """Squeeze of unknown axes, and Expand of what may have more axes than its target."""
     model = model_from(f"{HEAD} {{ {nodes} y = Neg(r) }}")
     assert next(v for n in model.graph for v in n.outputs if v.name == "r").shape is None
+
+
+def test_the_rank_that_a_scan_declares_is_kept() -> None:
+    """ONNX Runtime refuses a Scan of whose results it does not know the rank."""
+    model = load(
+        """<ir_version: 8, opset_import: ["" : 18]>
+        g (float[2, N, 3] x, int64[1] axes) => (float[a, b] y) <int64[1] zero = {0}, int64[1] one = {1}> {
+            y = Scan<num_scan_inputs = 1, body = b (float[n, m] e) => (float[k] r) {
+                t = Add(e, e) u = Slice(t, zero, one, axes) r = Squeeze(u)
+            }>(x)
+        }"""
+    )
+    feeds = {"x": np.ones((2, 3, 3), np.float32), "axes": np.array([0])}
+    assert run_onnxruntime(model, feeds)["y"].shape == (2, 3)
