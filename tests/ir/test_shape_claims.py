@@ -217,7 +217,9 @@ def test_one_branch_says_nothing_of_the_shape_of_the_other() -> None:
     assert next(v for n in model.graph for v in n.outputs if v.name == "r").shape is None
 
 
-@pytest.mark.parametrize("nodes", ["r = Squeeze(w, k)", "u = Reshape(x, k2) v = Squeeze(u, k) r = Expand(v, one)"])
+@pytest.mark.parametrize(
+    "nodes", ["r = Squeeze(w, k)", "u = Reshape(x, k2) v = Squeeze(u, k) r = Expand(v, one)"]
+)
 def test_no_rank_is_claimed_where_an_operand_decides_it(nodes: str) -> None:
     """Squeeze of unknown axes, and Expand of what may have more axes than its target."""
     model = model_from(f"{HEAD} {{ {nodes} y = Neg(r) }}")

@@ -301,7 +301,10 @@ def test_relu_of_clip(before: str, after: str | None) -> None:
         ("MaxPool<ceil_mode = 1, kernel_shape = [3, 3], strides = [2, 2]>(x)", False),
         ("MaxPool<ceil_mode = 1, kernel_shape = [2, 2], strides = [2, 2], dilations = [2, 2]>(x)", False),
         ("MaxPool<ceil_mode = 1, kernel_shape = [2, 2], strides = [2, 2]>(free)", False),
-        ('AveragePool<ceil_mode = 1, kernel_shape = [1, 1], strides = [2, 2], auto_pad = "SAME_UPPER">(x)', False),
+        (
+            'AveragePool<ceil_mode = 1, kernel_shape = [1, 1], strides = [2, 2], auto_pad = "SAME_UPPER">(x)',
+            False,
+        ),
         ("AveragePool<kernel_shape = [1, 1], strides = [2, 2]>(x)", False),
     ],
 )

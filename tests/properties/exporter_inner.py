@@ -144,7 +144,13 @@ def grown_loop(g: Grower) -> None:
     elif kind == "count":
         again = str(body.op("Less", turn, body.const(np.array(g.pick(0, 1, 5)))))
     else:
-        again = str(body.op("And", keep, body.op("Less", body.op("Add", turn, body.const(np.array(1))), body.const(np.array(2)))))
+        again = str(
+            body.op(
+                "And",
+                keep,
+                body.op("Less", body.op("Add", turn, body.const(np.array(1))), body.const(np.array(2))),
+            )
+        )
     g.need(after or stacked)
     g.count = body.count
     if g.chance(0.7):
@@ -173,7 +179,9 @@ def grown_scan(g: Grower) -> None:
         axes.append(0)
     starts = [g.value("fi") for _ in range(g.pick(0, 1, 2))]
     formals = [(g.name("s"), g.arrays[s]) for s in starts]
-    formals += [(g.name("e"), np.asarray(np.take(g.arrays[i], 0, a))) for i, a in zip(items, axes, strict=True)]
+    formals += [
+        (g.name("e"), np.asarray(np.take(g.arrays[i], 0, a))) for i, a in zip(items, axes, strict=True)
+    ]
     body = _inside(g, formals)
     made = _fill(g, body)
     after = [_next(g, body, made, name) for name, _ in formals[: len(starts)]]

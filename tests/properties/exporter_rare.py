@@ -85,7 +85,14 @@ def absent_operands(g: Grower) -> None:
     if kind == "Clip":
         g.op("Clip", x, *g.pick((), ("", ""), ("", bound(1)), (bound(0), ""), (bound(-1),)))
     elif kind == "Slice":
-        g.op("Slice", x, g.ints(*[0] * rank), g.ints(*[g.pick(1, 2, INT_MAX)] * rank), "", g.ints(*[g.pick(1, 2)] * rank))
+        g.op(
+            "Slice",
+            x,
+            g.ints(*[0] * rank),
+            g.ints(*[g.pick(1, 2, INT_MAX)] * rank),
+            "",
+            g.ints(*[g.pick(1, 2)] * rank),
+        )
     elif kind == "Pad":
         if g.opset >= 18:
             axis = int(g.rng.integers(-rank, rank))
@@ -131,7 +138,9 @@ def absent_results(g: Grower) -> None:
     elif kind == "MaxPool":
         x = g.value("f", minimum=3, full=True)
         outs = [g.name(), g.name()]  # without the first, ONNX Runtime crashes
-        block(g, [node(g, kind, [x], outs, kernel_shape=[1] * (g.arrays[x].ndim - 2))], [o for o in outs if o])
+        block(
+            g, [node(g, kind, [x], outs, kernel_shape=[1] * (g.arrays[x].ndim - 2))], [o for o in outs if o]
+        )
     elif kind == "Dropout":
         x = g.value("f")
         outs = g.pick([g.name(), g.name()], [g.name(), ""])
@@ -148,7 +157,11 @@ def absent_results(g: Grower) -> None:
         size = g.shape(x)[0]
         first = int(g.rng.integers(0, size + 1))
         outs = [g.name(), g.name()]  # ONNX Runtime crashes where one has no name
-        inputs, extra = ([x, g.ints(first, size - first)], {}) if g.opset >= 13 else ([x], {"split": [first, size - first]})
+        inputs, extra = (
+            ([x, g.ints(first, size - first)], {})
+            if g.opset >= 13
+            else ([x], {"split": [first, size - first]})
+        )
         block(g, [node(g, "Split", inputs, outs, axis=0, **extra)], [o for o in outs if o])
     else:
         g.need(g.opset >= 15)
@@ -194,7 +207,12 @@ def old_forms(g: Grower) -> None:
             g.op("Upsample", x, scales=[1.0, 1.0, 2.0, 2.0], mode=g.pick("nearest", "linear"))
     elif kind == "Resize":
         g.need(rank == 4 and g.opset == 10)
-        g.op("Resize", x, g.const(np.array([1, 1, 2, g.pick(2, 0.5)], np.float32)), mode=g.pick("nearest", "linear"))
+        g.op(
+            "Resize",
+            x,
+            g.const(np.array([1, 1, 2, g.pick(2, 0.5)], np.float32)),
+            mode=g.pick("nearest", "linear"),
+        )
     elif kind == "Split":
         first = int(g.rng.integers(0, shape[axis] + 1))
         g.op("Split", x, outputs=2, axis=axis, split=[first, shape[axis] - first])
@@ -203,7 +221,9 @@ def old_forms(g: Grower) -> None:
         g.op("Squeeze", g.op("Relu", y), **g.pick({"axes": [axis]}, {}))
     elif kind == "Gemm":
         g.need(rank == 2)
-        g.op("Gemm", x, g.normal(shape[1], 3), g.normal(*g.pick((3,), (1,), (1, 3), ())), beta=g.pick(1.0, 0.5))
+        g.op(
+            "Gemm", x, g.normal(shape[1], 3), g.normal(*g.pick((3,), (1,), (1, 3), ())), beta=g.pick(1.0, 0.5)
+        )
     elif kind == "BatchNormalization":
         g.need(rank >= 2)
         c = shape[1]
@@ -214,7 +234,12 @@ def old_forms(g: Grower) -> None:
     elif kind == "Cast":
         g.op("Cast", g.op("Cast", x, to=TensorProto.DOUBLE), to=TensorProto.FLOAT)
     elif kind == "Reduce":
-        g.op(g.pick("ReduceSum", "ReduceMean", "ReduceMin", "ReduceProd"), x, axes=[axis], keepdims=g.pick(0, 1))
+        g.op(
+            g.pick("ReduceSum", "ReduceMean", "ReduceMin", "ReduceProd"),
+            x,
+            axes=[axis],
+            keepdims=g.pick(0, 1),
+        )
     elif kind == "Flatten":
         g.op("Flatten", x, axis=axis)
     else:
@@ -255,7 +280,12 @@ def edge_floats(g: Grower) -> None:
     g.op(g.pick("Relu", "Neg", "Abs", "Identity", "Sign", "Tanh"), x)
 
 
-INT_EDGES = {8: (INT_MAX, INT_MIN, INT_MIN + 1), 4: (2**31 - 1, -(2**31)), 2: (2**15 - 1, -(2**15)), 1: (127, -128)}
+INT_EDGES = {
+    8: (INT_MAX, INT_MIN, INT_MIN + 1),
+    4: (2**31 - 1, -(2**31)),
+    2: (2**15 - 1, -(2**15)),
+    1: (127, -128),
+}
 
 
 @rare
@@ -278,7 +308,9 @@ def edge_integers(g: Grower) -> None:
                       "Less")  # fmt: skip
         if kind == "BitShift":
             g.need(dtype.kind == "u")
-            x = g.op("BitShift", x, g.const(np.array(g.pick(0, 1, 3), dtype)), direction=g.pick("LEFT", "RIGHT"))
+            x = g.op(
+                "BitShift", x, g.const(np.array(g.pick(0, 1, 3), dtype)), direction=g.pick("LEFT", "RIGHT")
+            )
         elif kind in ("Equal", "Less"):
             g.op(kind, x, other)
         else:
@@ -345,7 +377,12 @@ def empty_dimensions(g: Grower) -> None:
     elif kind == "Cast":
         g.op("Cast", none, to=g.pick(TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL))
     else:
-        g.op("Reshape", none, g.ints(*g.pick((0, -1), (-1,), (3, 0), (0, 2))), **({"allowzero": 1} if g.opset >= 14 and g.chance(0.4) else {}))
+        g.op(
+            "Reshape",
+            none,
+            g.ints(*g.pick((0, -1), (-1,), (3, 0), (0, 2))),
+            **({"allowzero": 1} if g.opset >= 14 and g.chance(0.4) else {}),
+        )
 
 
 @rare
@@ -353,9 +390,13 @@ def strings(g: Grower) -> None:
     """Tensors of text: compared, moved, converted."""
     words = np.array(g.pick(["a", "b", ""], ["1.5", "-2", "3"], [["x", "y"], ["x", ""]]), object)
     name = g.name("w")
-    g.initializers.append(helper.make_tensor(name, TensorProto.STRING, words.shape, [w.encode() for w in words.reshape(-1)]))
+    g.initializers.append(
+        helper.make_tensor(name, TensorProto.STRING, words.shape, [w.encode() for w in words.reshape(-1)])
+    )
     g.arrays[name] = words
-    kind = g.pick("Equal", "Gather", "Cast", "Reshape", "Where", "Concat", "Slice", "Transpose", "Unsqueeze", "Tile")
+    kind = g.pick(
+        "Equal", "Gather", "Cast", "Reshape", "Where", "Concat", "Slice", "Transpose", "Unsqueeze", "Tile"
+    )
     if kind == "Equal":
         g.op("Equal", name, name)
     elif kind == "Gather":
@@ -405,14 +446,31 @@ def sequences(g: Grower) -> None:
         build.append(node(g, "SequenceLength", [seq], [result]))
     elif kind in ("insert", "erase"):
         more = g.name("q")
-        change = ("SequenceInsert", [seq, x, *g.pick([], [at])]) if kind == "insert" else ("SequenceErase", [seq, *g.pick([], [at])])
+        change = (
+            ("SequenceInsert", [seq, x, *g.pick([], [at])])
+            if kind == "insert"
+            else ("SequenceErase", [seq, *g.pick([], [at])])
+        )
         build.append(node(g, *change, [more]))
-        build.append(node(g, *g.pick(("SequenceLength", [more]), ("SequenceAt", [more, g.const(np.array(0))])), [result]))
+        build.append(
+            node(
+                g, *g.pick(("SequenceLength", [more]), ("SequenceAt", [more, g.const(np.array(0))])), [result]
+            )
+        )
     elif kind == "split":
         g.need(g.shape(x)[axis])
         build = [
-            node(g, "SplitToSequence", [x, *g.pick([], [g.const(np.array(1))])], [seq], axis=axis, keepdims=g.pick(0, 1)),
-            node(g, *g.pick(("SequenceAt", [seq, g.const(np.array(0))]), ("SequenceLength", [seq])), [result]),
+            node(
+                g,
+                "SplitToSequence",
+                [x, *g.pick([], [g.const(np.array(1))])],
+                [seq],
+                axis=axis,
+                keepdims=g.pick(0, 1),
+            ),
+            node(
+                g, *g.pick(("SequenceAt", [seq, g.const(np.array(0))]), ("SequenceLength", [seq])), [result]
+            ),
         ]
     else:
         build = [node(g, "SequenceEmpty", [], [seq]), node(g, "SequenceLength", [seq], [result])]
@@ -445,8 +503,18 @@ def random_numbers(g: Grower) -> None:
     if kind == "shape":
         block(g, [node(g, like, [x], [first]), node(g, "Shape", [first], [result])], [result])
     elif kind == "nothing":
-        make = node(g, g.pick("RandomNormal", "RandomUniform"), [], [first], shape=[2, 3], **g.pick({}, {"seed": 3.0}))
-        block(g, [make, node(g, "Mul", [first, g.const(np.float32(0))], [second]), node(g, "Abs", [second], [result])], [result])
+        make = node(
+            g, g.pick("RandomNormal", "RandomUniform"), [], [first], shape=[2, 3], **g.pick({}, {"seed": 3.0})
+        )
+        block(
+            g,
+            [
+                make,
+                node(g, "Mul", [first, g.const(np.float32(0))], [second]),
+                node(g, "Abs", [second], [result]),
+            ],
+            [result],
+        )
     elif kind == "two":
         g.need(g.arrays[x].size > 3 and g.opset >= 13)
         same, number, total = g.name("r"), g.name("r"), g.name("r")
@@ -473,7 +541,14 @@ def direct_normalizations(g: Grower) -> None:
     kind = g.pick(*[k for k, since in kinds if g.opset >= since])
     tail = tuple(shape[axis % rank :])
     if kind == "LayerNormalization":
-        g.op(kind, x, g.normal(*g.pick(tail, tail, tail[-1:])), *g.pick((), (g.normal(*tail),)), axis=axis, epsilon=g.pick(1e-5, 0.1))
+        g.op(
+            kind,
+            x,
+            g.normal(*g.pick(tail, tail, tail[-1:])),
+            *g.pick((), (g.normal(*tail),)),
+            axis=axis,
+            epsilon=g.pick(1e-5, 0.1),
+        )
     elif kind == "RMSNormalization":
         g.op(kind, x, g.normal(*g.pick(tail, tail[-1:], (1,))), axis=axis, epsilon=g.pick(1e-5, 0.1))
     elif kind == "GroupNormalization":
@@ -505,7 +580,10 @@ def direct_attention(g: Grower) -> None:
     if g.chance(0.6):
         g.op("Attention", q, k, v, *mask, q_num_heads=heads, kv_num_heads=heads, **extra)
     else:
-        split = [g.op("Transpose", g.op("Reshape", y, g.ints(0, 0, heads, size)), perm=[0, 2, 1, 3]) for y in (q, k, v)]
+        split = [
+            g.op("Transpose", g.op("Reshape", y, g.ints(0, 0, heads, size)), perm=[0, 2, 1, 3])
+            for y in (q, k, v)
+        ]
         y = g.op("Attention", *split, *mask, **extra)
         g.op("Reshape", g.op("Transpose", y, perm=[0, 2, 1, 3]), g.ints(0, 0, -1))
     if g.chance(0.5):
@@ -527,11 +605,17 @@ def quantised_operators(g: Grower) -> None:
             g.op("DequantizeLinear", y, s, z)
         else:
             w = g.const(g.rng.integers(-9, 9, (k, 3)), np.int8)
-            g.op("Mul", g.op("Cast", g.op("MatMulInteger", y, w, z), to=TensorProto.FLOAT), g.op("Mul", s, g.const(np.float32(0.1))))
+            g.op(
+                "Mul",
+                g.op("Cast", g.op("MatMulInteger", y, w, z), to=TensorProto.FLOAT),
+                g.op("Mul", s, g.const(np.float32(0.1))),
+            )
     elif kind == "integer":
         w = g.const(g.rng.integers(0, 9, (k, 3)), np.uint8)
         q = g.op("QuantizeLinear", x, g.const(np.float32(0.1)), g.const(np.array(128, np.uint8)))
-        g.op("MatMulInteger", q, w, g.const(np.array(128, np.uint8)), g.const(np.array(g.pick(0, 4), np.uint8)))
+        g.op(
+            "MatMulInteger", q, w, g.const(np.array(128, np.uint8)), g.const(np.array(g.pick(0, 4), np.uint8))
+        )
     elif kind == "weight":
         g.need(g.opset >= 13)  # ONNX Runtime computes with 8-bit activations instead, from here on
         w = g.const(g.rng.integers(-9, 9, (k, 3)), np.int8)
@@ -540,12 +624,20 @@ def quantised_operators(g: Grower) -> None:
     elif kind == "channel":
         g.need(g.opset >= 13)
         w = g.const(g.rng.integers(-9, 9, (3, k)), np.int8)
-        d = g.op("DequantizeLinear", w, g.const(g.rng.random(3) + 0.1, np.float32), g.const(np.zeros(3, np.int8)), axis=0)
+        d = g.op(
+            "DequantizeLinear",
+            w,
+            g.const(g.rng.random(3) + 0.1, np.float32),
+            g.const(np.zeros(3, np.int8)),
+            axis=0,
+        )
         g.op("MatMul", x, g.op("Transpose", d))
     elif kind == "blocked":
         g.need(g.opset >= 21 and k % 2 == 0)
         w = g.const(g.rng.integers(-9, 9, (k, 3)), np.int8)
-        d = g.op("DequantizeLinear", w, g.const(g.rng.random((k // 2, 3)) + 0.1, np.float32), block_size=2, axis=0)
+        d = g.op(
+            "DequantizeLinear", w, g.const(g.rng.random((k // 2, 3)) + 0.1, np.float32), block_size=2, axis=0
+        )
         g.op("MatMul", x, d)
     elif kind == "int4":
         g.need(g.opset >= 21)
@@ -566,7 +658,9 @@ def quantised_operators(g: Grower) -> None:
 def contributed(g: Grower) -> None:
     """Operators of ONNX Runtime's own domain, which a model may come with."""
     x = g.value("f", minimum=1, full=True)
-    kind = g.pick("Gelu", "FusedMatMul", "BiasGelu", "QuickGelu", "SkipLayerNormalization", "FastGelu", "Inverse")
+    kind = g.pick(
+        "Gelu", "FusedMatMul", "BiasGelu", "QuickGelu", "SkipLayerNormalization", "FastGelu", "Inverse"
+    )
     n = g.shape(x)[-1]
     if kind == "FusedMatMul":
         g.op(kind, x, g.normal(n, 3), domain="com.microsoft", alpha=0.5)
@@ -590,10 +684,29 @@ def shape_forms(g: Grower) -> None:
         part = g.op("Shape", x)
     g.need(g.arrays[part].size)
     for _ in range(g.pick(1, 2, 3)):
-        kind = g.pick("Add", "Mul", "Div", "Sub", "Max", "Min", "Cast", "Mod", "Concat", "Gather", "Slice", "ReduceProd", "Neg", "Where")
+        kind = g.pick(
+            "Add",
+            "Mul",
+            "Div",
+            "Sub",
+            "Max",
+            "Min",
+            "Cast",
+            "Mod",
+            "Concat",
+            "Gather",
+            "Slice",
+            "ReduceProd",
+            "Neg",
+            "Where",
+        )
         number = g.const(np.full(g.pick((), (1,)), g.pick(1, 2, 3, -1)), np.int64)
         if kind == "Cast":
-            part = g.op("Cast", g.op("Cast", part, to=g.pick(TensorProto.FLOAT, TensorProto.INT32)), to=TensorProto.INT64)
+            part = g.op(
+                "Cast",
+                g.op("Cast", part, to=g.pick(TensorProto.FLOAT, TensorProto.INT32)),
+                to=TensorProto.INT64,
+            )
         elif kind == "Concat":
             g.need(g.arrays[part].ndim == 1)
             part = g.op("Concat", part, g.ints(1), axis=0)
@@ -616,4 +729,3 @@ def shape_forms(g: Grower) -> None:
         g.op("ConstantOfShape", part)
     elif array.ndim == 0 and 0 < array < 50:
         g.op("Range", g.const(np.array(0)), part, g.const(np.array(1)))
-

@@ -60,7 +60,11 @@ def clashing_names(model: onnx.ModelProto, rng: np.random.Generator) -> dict[str
     for graph in graphs_of(model.graph):
         own = {n.name for n in graph.node}  # within one graph they must differ
         for node in graph.node:
-            new = str(pick(rng, "", "same", str(pick(rng, *values)), f"{pick(rng, *labels)}/output", "odd\tname", "é"))
+            new = str(
+                pick(
+                    rng, "", "same", str(pick(rng, *values)), f"{pick(rng, *labels)}/output", "odd\tname", "é"
+                )
+            )
             if rng.random() < 0.5 and (not new or new not in own):
                 own.add(new)
                 node.name = new
@@ -106,7 +110,12 @@ def overridable(
     fed: dict[str, np.ndarray] = {}
     listed = {i.name for i in model.graph.input}
     for tensor in model.graph.initializer:
-        if tensor.name in listed or rng.random() > 0.35 or tensor.name not in arrays or tensor.data_type in (TensorProto.STRING, TensorProto.INT4):
+        if (
+            tensor.name in listed
+            or rng.random() > 0.35
+            or tensor.name not in arrays
+            or tensor.data_type in (TensorProto.STRING, TensorProto.INT4)
+        ):
             continue
         array = arrays[tensor.name]
         model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, array.shape))
@@ -138,7 +147,9 @@ def odd_outputs(model: onnx.ModelProto, rng: np.random.Generator, arrays: dict[s
         given.add(name)
         array = arrays[name]
         graph.output.append(
-            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim)
+            helper.make_tensor_value_info(
+                name, helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim
+            )
         )
 
 
@@ -173,9 +184,13 @@ def functions(model: onnx.ModelProto, rng: np.random.Generator) -> None:
         parameters = _parameters(group, rng)
         name = f"Odd {level}" if rng.random() < 0.1 else f"Odd{level}"
         model.functions.append(
-            helper.make_function("local.odd", name, inputs, outputs, group, list(model.opset_import), list(parameters))
+            helper.make_function(
+                "local.odd", name, inputs, outputs, group, list(model.opset_import), list(parameters)
+            )
         )
-        call = helper.make_node(name, inputs, outputs, name=str(pick(rng, "", f"call{level}")), domain="local.odd")
+        call = helper.make_node(
+            name, inputs, outputs, name=str(pick(rng, "", f"call{level}")), domain="local.odd"
+        )
         call.attribute.extend(parameters.values())
         rest = [*graph.node[:first], call, *graph.node[last:]]
         rest = [onnx.NodeProto.FromString(n.SerializeToString()) for n in rest]
@@ -214,7 +229,9 @@ def old_ir(model: onnx.ModelProto, rng: np.random.Generator) -> None:
         listed = {i.name for i in model.graph.input}
         for tensor in model.graph.initializer:
             if tensor.name not in listed:
-                model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+                model.graph.input.append(
+                    helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+                )
     model.ir_version = version
 
 
@@ -230,6 +247,11 @@ def texts(model: onnx.ModelProto) -> None:
 def constants_as(model: onnx.ModelProto, rng: np.random.Generator) -> None:
     """Some initializers stored in their typed field and not as raw bytes."""
     for tensor in model.graph.initializer:
-        if tensor.data_type in (TensorProto.FLOAT, TensorProto.INT64, TensorProto.DOUBLE, TensorProto.INT32) and rng.random() < 0.3:
+        if (
+            tensor.data_type in (TensorProto.FLOAT, TensorProto.INT64, TensorProto.DOUBLE, TensorProto.INT32)
+            and rng.random() < 0.3
+        ):
             array = numpy_helper.to_array(tensor)
-            tensor.CopyFrom(helper.make_tensor(tensor.name, tensor.data_type, array.shape, array.reshape(-1).tolist()))
+            tensor.CopyFrom(
+                helper.make_tensor(tensor.name, tensor.data_type, array.shape, array.reshape(-1).tolist())
+            )

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import onnx
-from exporter_graphs import BATCH, INPUTS, Case, Grower, make_feeds
-from onnx import helper, numpy_helper
-
 import exporter_blocks  # noqa: F401  (these register their steps)
 import exporter_movement  # noqa: F401
 import exporter_operators  # noqa: F401
 import exporter_structure as structure
+import numpy as np
+from exporter_graphs import BATCH, INPUTS, Case, Grower, make_feeds
 from exporter_idioms import STEPS
 from exporter_inner import INNER
 from exporter_rare import RARE
+from onnx import helper, numpy_helper
 
 OPSETS = (7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 17, 18, 18, 18, 19, 20, 21, 22, 23, 23, 24, 25)
 MORE_INPUTS: list[tuple[Any, tuple[Any, ...]]] = [
@@ -38,10 +36,10 @@ class OddGrower(Grower):
     def const(self, array: Any, dtype: Any = None) -> str:
         """As that of the parent; before opset 9 Constant holds floats only."""
         name = super().const(array, dtype)
-        if self.opset < 9 and self.nodes and self.nodes[-1].output[0] == name:
-            if self.arrays[name].dtype.kind != "f":
-                self.nodes.pop()
-                self.initializers.append(numpy_helper.from_array(self.arrays[name], name))
+        as_node = bool(self.nodes) and self.nodes[-1].output[0] == name
+        if self.opset < 9 and as_node and self.arrays[name].dtype.kind != "f":
+            self.nodes.pop()
+            self.initializers.append(numpy_helper.from_array(self.arrays[name], name))
         return name
 
     def op(self, kind: str, *inputs: Any, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
@@ -90,9 +88,7 @@ class OddCase:
 
     @staticmethod
     def feeds_at(seed: int, declared: Any, batch: int, length: int) -> dict[str, np.ndarray]:
-        sized = {
-            n: (t, tuple(length if d == "length" else d for d in s)) for n, (t, s) in declared.items()
-        }
+        sized = {n: (t, tuple(length if d == "length" else d for d in s)) for n, (t, s) in declared.items()}
         return make_feeds(seed, sized, batch)
 
     def distort(self, rng: np.random.Generator) -> None:
