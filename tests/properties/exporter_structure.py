@@ -108,10 +108,13 @@ def overridable(
 ) -> dict[str, np.ndarray]:
     """Make initializers of any type inputs with defaults; return other values for some of them."""
     fed: dict[str, np.ndarray] = {}
-    listed = {i.name for i in model.graph.input}
+    kept = {i.name for i in model.graph.input}
+    for graph in graphs_of(model.graph):
+        # Of a loop without a turn the shape of what is stacked is the runtime's guess.
+        kept.update(name for n in graph.node if n.op_type == "Loop" for name in n.input[:2])
     for tensor in model.graph.initializer:
         if (
-            tensor.name in listed
+            tensor.name in kept
             or rng.random() > 0.35
             or tensor.name not in arrays
             or tensor.data_type in (TensorProto.STRING, TensorProto.INT4)
