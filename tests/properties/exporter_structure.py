@@ -112,6 +112,8 @@ def overridable(
     for graph in graphs_of(model.graph):
         # Of a loop without a turn the shape of what is stacked is the runtime's guess.
         kept.update(name for n in graph.node if n.op_type == "Loop" for name in n.input[:2])
+        # A dropout that trains with a share above 0 is random.
+        kept.update(name for n in graph.node if n.op_type == "Dropout" for name in n.input[1:])
     for tensor in model.graph.initializer:
         if (
             tensor.name in kept
