@@ -164,7 +164,7 @@ def _emit(
     rewriter: Rewriter,
 ) -> Replacement:
     assert factor is not None
-    negative = not scales and bool(np.all(factor == -1))
+    negative = not scales and bool(np.all(factor == np.array(-1).astype(factor.dtype)))
     if not scales and not negative:
         if shift is None:
             return NoMatch("it negates twice")
