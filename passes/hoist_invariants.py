@@ -102,6 +102,10 @@ def _hoist(node: Node, changes: Changes) -> None:
     for inner in list(body):
         if any(v in inside for v in inner.inputs) or any(v.is_graph_output() for v in inner.outputs):
             continue
+        if is_op(node, "Scan") and any(_is_handed_on(v) for v in inner.outputs):
+            # ONNX Runtime fails on a Scan whose body only copies an outer value to a result.
+            changes.declined[f"{inner.op_type}: it is a result of the Scan"] += 1
+            continue
         if inner.domain or any(True for _ in subgraphs(inner)) or not is_deterministic(inner):
             changes.declined[
                 f"{inner.op_type}: it holds a body, is random, or nobody knows what it does"
@@ -115,6 +119,10 @@ def _hoist(node: Node, changes: Changes) -> None:
         assert node.graph is not None
         node.graph.insert_before(node, inner)
         changes.counts[inner.op_type] += 1
+
+
+def _is_handed_on(value: Value) -> bool:
+    return any(is_op(u, "Identity") and u.outputs[0].is_graph_output() for u in value.consumers())
 
 
 def _never_fails(node: Node) -> bool:

@@ -94,3 +94,12 @@ def test_a_carried_output_of_the_graph_leaves_its_name_to_the_initial_value() ->
     before = frame.format("z", "t", "")
     after = frame.replace("x = Exp", "z = Exp").replace("h, x)", "h, z)").format("w", "z", "")
     check_pass(HoistInvariants(), before=before, after=after)
+
+
+def test_what_a_scan_gives_each_turn_stays_in_it() -> None:
+    check_pass(
+        HoistInvariants(),
+        before="""g (float[3, 2] x, float[2] w) => (float[P, 2] z) {
+            z = Scan <num_scan_inputs = 1, body = b (float[2] p) => (float[2] o) {
+                e = Exp(w) o = Identity(e) }> (x) }""",
+    )
