@@ -29,6 +29,21 @@ DEFINED_AT_18 = frozenset(
 )
 """Of these ONNX Runtime has no float64 kernels, and it finds their definitions at opset 18 but not above."""
 
+NO_KERNEL_FROM_22 = frozenset(
+    {
+        "Bernoulli",
+        "GlobalLpPool",
+        "MaxRoiPool",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+        "RoiAlign",
+    }
+)
+"""Of the versions of opset 22 of these ONNX Runtime's CPU provider has no kernel; those before it runs."""
+
 
 @dataclasses.dataclass(frozen=True)
 class UpgradingPass(RulePass):
@@ -59,7 +74,7 @@ def upgrade_for(model: Model, opset: int, wanted: Callable[[Node], bool]) -> Non
     if model.opset_imports.get("", 1) >= opset:
         return
     nodes = [node for graph in walk_graphs(model.graph) for node in graph]
-    if any(_loses_its_kernel(node) for node in nodes) or not any(wanted(node) for node in nodes):
+    if any(_loses_its_kernel(node, opset) for node in nodes) or not any(wanted(node) for node in nodes):
         return
     upgrade(model, opset)
     name_everything(model)
@@ -67,7 +82,11 @@ def upgrade_for(model: Model, opset: int, wanted: Callable[[Node], bool]) -> Non
     infer_shapes(model)
 
 
-def _loses_its_kernel(node: Node) -> bool:
-    if node.op_type not in DEFINED_AT_18 or node.domain:
+def _loses_its_kernel(node: Node, opset: int) -> bool:
+    if node.domain:
+        return False
+    if opset >= 22 and node.op_type in NO_KERNEL_FROM_22:
+        return True
+    if node.op_type not in DEFINED_AT_18:
         return False
     return any(value is not None and value.dtype == DataType.DOUBLE for value in node.inputs)

@@ -221,6 +221,37 @@ def involution(node: Node, _: Rewriter) -> Replacement:
     return inner.inputs[0]
 
 
+@rule("AveragePool", "MaxPool")
+def rounding_up_of_no_window(node: Node, rewriter: Rewriter) -> Replacement:
+    """Pool<ceil_mode = 1>(x) = Pool(x) where rounding up makes no window that starts before the padding.
+
+    Of such a window the versions of the specification, and shape inference and kernels of ONNX Runtime,
+    hold different views.
+    """
+    if not attribute(node, "ceil_mode", 0):
+        return NoMatch("it rounds down")
+    if attribute(node, "auto_pad", "NOTSET") != "NOTSET":
+        return NoMatch("the padding follows from the size")
+    kernel = attribute(node, "kernel_shape")
+    count = len(kernel)
+    pads = attribute(node, "pads") or (0,) * (2 * count)
+    strides, dilations = (attribute(node, name) or (1,) * count for name in ("strides", "dilations"))
+    x = node.inputs[0]
+    for axis in range(count):
+        window = (kernel[axis] - 1) * dilations[axis] + 1
+        if strides[axis] == 1 or window <= pads[axis + count] + 1:
+            continue
+        size = None if x is None or x.shape is None else x.shape.dims[axis + 2]
+        if not isinstance(size, int):
+            return NoMatch("the size is not known", None if x is None else x.name)
+        room = size + pads[axis] + pads[axis + count] - window
+        rest = room % strides[axis]
+        if room < 0 or (rest and room - rest + strides[axis] < size + pads[axis]):
+            return NoMatch("it makes a window", node.name)
+    attributes = attributes_of(node) | {"ceil_mode": 0}
+    return rewriter.ops(node.op_type, x, outputs=len(node.outputs), **attributes)
+
+
 @dataclasses.dataclass(frozen=True)
 class EliminateNoops(RulePass):
     """Remove operators that give back what they got, to the bit.
@@ -249,5 +280,6 @@ class EliminateNoops(RulePass):
         where_known,
         idempotent,
         involution,
+        rounding_up_of_no_window,
         *ARITHMETIC_RULES,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from graphopt.ir import DataType, Graph, Model, Node, Value
-from graphopt.ir.edit import replace_value
+from graphopt.ir.edit import Namer, replace_value
 from graphopt.ir.query import attribute, is_deterministic, is_op, rank, scalar, subgraphs
 from graphopt.passes._bodies import nodes_holding, starts, through_identities
 from graphopt.transform import Changes, Pass
@@ -40,13 +40,13 @@ class HoistInvariants(Pass):
         changes = Changes()
         for node in reversed(nodes_holding(model.graph, "Loop", "Scan")):
             if is_op(node, "Loop"):
-                changes.counts["carried"] += _release_carried(node)
+                changes.counts["carried"] += _release_carried(node, model)
             _hoist(node, changes)
         changes.counts += type(changes.counts)()  # drops the zeros
         return changes
 
 
-def _release_carried(node: Node) -> int:
+def _release_carried(node: Node, model: Model) -> int:
     """Use initial values where each turn hands a carried value on unchanged; return how many."""
     body: Graph = attribute(node, "body")
     states = node.inputs[2:]
@@ -66,6 +66,8 @@ def _release_carried(node: Node) -> int:
         used = bool(output.uses())
         if used or (output.is_graph_output() and start.producer() is not None):
             replace_value(output, start)
+            if output.name is None:  # a graph output, whose name the initial value carries now
+                output.name = Namer(model.graph).value(f"{node.name}:{index}")
         count += bool(uses) or used
     return count
 
@@ -100,6 +102,10 @@ def _hoist(node: Node, changes: Changes) -> None:
     for inner in list(body):
         if any(v in inside for v in inner.inputs) or any(v.is_graph_output() for v in inner.outputs):
             continue
+        if is_op(node, "Scan") and any(_is_handed_on(v) for v in inner.outputs):
+            # ONNX Runtime fails on a Scan whose body only copies an outer value to a result.
+            changes.declined[f"{inner.op_type}: it is a result of the Scan"] += 1
+            continue
         if inner.domain or any(True for _ in subgraphs(inner)) or not is_deterministic(inner):
             changes.declined[
                 f"{inner.op_type}: it holds a body, is random, or nobody knows what it does"
@@ -113,6 +119,10 @@ def _hoist(node: Node, changes: Changes) -> None:
         assert node.graph is not None
         node.graph.insert_before(node, inner)
         changes.counts[inner.op_type] += 1
+
+
+def _is_handed_on(value: Value) -> bool:
+    return any(is_op(u, "Identity") and u.outputs[0].is_graph_output() for u in value.consumers())
 
 
 def _never_fails(node: Node) -> bool:

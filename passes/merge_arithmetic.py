@@ -80,7 +80,7 @@ class _Composition:
         if by is not None and not self.exact and not np.all(np.isfinite(by)):
             return "a constant is not finite"
         if step.op_type in ("Neg", "Sub") and (by is None or step.reverse):
-            self._multiply(np.array(-1, self.factor.dtype))
+            self._multiply(np.array(-1).astype(self.factor.dtype))  # wraps round in an unsigned type
             if by is not None:
                 self.terms.append(by)
         elif step.op_type in ("Add", "Sub") and by is not None:
@@ -164,7 +164,7 @@ def _emit(
     rewriter: Rewriter,
 ) -> Replacement:
     assert factor is not None
-    negative = not scales and bool(np.all(factor == -1))
+    negative = not scales and bool(np.all(factor == np.array(-1).astype(factor.dtype)))
     if not scales and not negative:
         if shift is None:
             return NoMatch("it negates twice")

@@ -108,6 +108,13 @@ def quantize_of_moved(node: Node, rewriter: Rewriter) -> Replacement:
     return rewriter.op(move.op_type, *operands, stem=move.name, **attributes_of(move))
 
 
+def _multiplies_floats(user: Node, weight: Value) -> bool:
+    """Whether `user` is a product of `weight` with what was not quantised itself."""
+    return is_op(user, "MatMul") and not any(
+        produced_by(value, "DequantizeLinear") for value in user.inputs if value is not weight
+    )
+
+
 @rule("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 def movement_of_quantized_weight(node: Node, rewriter: Rewriter) -> Replacement:
     """Transpose(DequantizeLinear(w, s, z)) = DequantizeLinear(Transpose(w), s, z), for a constant w."""
@@ -116,6 +123,8 @@ def movement_of_quantized_weight(node: Node, rewriter: Rewriter) -> Replacement:
         return NoMatch("the operand is no quantised constant")
     if only_use(dequantize.outputs[0]) is not node:
         return NoMatch("the weight is used elsewhere", dequantize.name)
+    if any(_multiplies_floats(user, node.outputs[0]) for user in node.outputs[0].consumers()):
+        return NoMatch("next to a product with floats, ONNX Runtime would compute in 8 bits", node.name)
     weight, scale = dequantize.inputs[0], constant_tensor(dequantize.inputs[1])
     if scale is None or attribute(dequantize, "block_size", 0) or weight is None:
         return NoMatch("it is quantised in blocks, or its scale is not constant", dequantize.name)

@@ -216,15 +216,16 @@ def _malformed(node: Node, known: Signature) -> Iterator[str]:
     outputs = list(node.outputs)
     while outputs and not outputs[-1].name and not outputs[-1].uses():
         outputs.pop()
-    for kind, count, (low, high) in (
-        ("inputs", len(inputs), known.input_range),
-        ("outputs", len(outputs), known.output_range),
+    for kind, given, count, (low, high) in (
+        # One that is left out by an empty name counts for what the operator asks at least: Loop(limit, "").
+        ("inputs", len(node.inputs), len(inputs), known.input_range),
+        ("outputs", len(outputs), len(outputs), known.output_range),
     ):
-        if not low <= count <= high:
+        if not low <= given or not count <= high:
             bounds = f"at least {low}" if high > 1 << 20 else f"{low}" if low == high else f"{low} to {high}"
             yield f"it has {count} {kind}; expected {bounds}"
-    for index, formal in enumerate(known.inputs[: len(inputs)]):
-        if inputs[index] is None and formal.required:
+    for index, formal in enumerate(known.inputs[: len(node.inputs)]):
+        if node.inputs[index] is None and formal.required:
             yield f"required input {index} '{formal.name}' is left out"
     for name, attr in node.attributes.items():
         expected = known.attributes.get(name)

@@ -37,6 +37,8 @@ def settle(node: Node, context: ShapeInferenceContext) -> None:
             context._symbolic_values.pop(value, None)
             value.const_value = None
     _settle_numbers(output, context)
+    if is_op(node, "If"):
+        _settle_if(node)
     if output.shape is None:
         return
     if node.op_type in _BROADCASTING:
@@ -46,19 +48,25 @@ def settle(node: Node, context: ShapeInferenceContext) -> None:
     elif node.op_type in _MATRIX_PRODUCTS:
         _settle_matrix_product(node, output, new_dim)
     elif is_op(node, "Slice"):
-        _settle_slice(node, output, new_dim)
+        _settle_slice(node, output, context)
     elif node.op_type in _POOLS:
         _settle_pool(node, output, context)
     elif node.op_type == "ConvTranspose":
         _settle_conv_transpose(node, output, new_dim)
     elif is_op(node, "Pad") and len(node.inputs) > 1:
         _settle_pad(node, output, context)
-    elif is_op(node, "Squeeze") and (len(node.inputs) < 2 or node.inputs[1] is None):
-        x = node.inputs[0]
-        if x is not None and x.shape is not None and not all(isinstance(d, int) for d in x.shape.dims):
-            output.shape = None  # an axis that turns out to be 1 goes, too
+    elif is_op(node, "Squeeze"):
+        _settle_squeeze(node, output)
     elif is_op(node, "Split") and len(node.inputs) > 1:
         _settle_split(node, context)
+
+
+def _settle_if(node: Node) -> None:
+    """What one branch gives says nothing of what the other does."""
+    for name in ("then_branch", "else_branch"):
+        for value, result in zip(node.outputs, attribute(node, name).outputs, strict=False):
+            if result.shape is None:
+                value.shape = None
 
 
 def _settle_numbers(output: Value, context: ShapeInferenceContext) -> None:
@@ -124,7 +132,10 @@ def _settle_expand(node: Node, output: Value, context: ShapeInferenceContext) ->
     """An expanded axis is known where operand and target agree, or one of them is a number."""
     x = node.inputs[0]
     target = context.get_symbolic_value(node.inputs[1])
-    if x is None or x.shape is None or target is None:
+    if x is None or x.shape is None:
+        output.shape = None  # the operand may have more axes than the target, and longer ones
+        return
+    if target is None:
         return
     sizes = [context.new_symbolic_dim() if isinstance(d, int) and d < 0 else d for d in target]
     _settle_broadcast(output, [x.shape, Shape(sizes)], context.new_symbolic_dim)
@@ -140,17 +151,38 @@ def _settle_matrix_product(node: Node, output: Value, new_dim: NewDim) -> None:
         output.shape = Shape([*batch.shape.dims, *output.shape.dims[-2:]])
 
 
-def _settle_slice(node: Node, output: Value, new_dim: NewDim) -> None:
+def _settle_squeeze(node: Node, output: Value) -> None:
+    """Which axes go is not known where the axes are not, or, without any, where a size is open."""
+    x = node.inputs[0]
+    given = node.inputs[1] if len(node.inputs) > 1 else None
+    if given is not None:
+        open_rank = ints(given) is None
+    else:
+        open_rank = (
+            x is not None and x.shape is not None and not all(isinstance(d, int) for d in x.shape.dims)
+        ) and attribute(node, "axes") is None
+    if open_rank:
+        output.shape = None
+
+
+def _settle_slice(node: Node, output: Value, context: ShapeInferenceContext) -> None:
     """A number made of an axis of unknown size holds only if the bounds are inside it.
 
     Axes that are not sliced keep their size, whatever the bounds are; an axis of known size with
     constant bounds has exactly the length that the specification gives it.
     """
-    x = node.inputs[0]
+    x, new_dim = node.inputs[0], context.new_symbolic_dim
     if x is None or x.shape is None or output.shape is None or len(x.shape) != len(output.shape):
         return
     count = len(x.shape)
     given = node.inputs[3] if len(node.inputs) > 3 else None
+    if any(v is not None and not _are_numbers(v, context) for v in node.inputs[3:5]):
+        # Along which axes, or in which steps, is not known: the package takes the defaults instead.
+        context._symbolic_values.pop(output, None)
+        kept = ints(given)
+        sliced = range(count) if kept is None else {axis % count for axis in kept}
+        output.shape = Shape([new_dim() if i in sliced else d for i, d in enumerate(x.shape.dims)])
+        return
     axes = ints(given)
     sliced = set(range(count)) if axes is None else {axis % count for axis in axes}
     lengths = _slice_lengths(node, x.shape, axes)
@@ -165,6 +197,12 @@ def _settle_slice(node: Node, output: Value, new_dim: NewDim) -> None:
         else:
             dims.append(after)
     output.shape = Shape(dims)
+
+
+def _are_numbers(value: Value, context: ShapeInferenceContext) -> bool:
+    """Whether the elements of `value` are known."""
+    elements = context.get_symbolic_value(value)
+    return ints(value) is not None or (elements is not None and all(isinstance(d, int) for d in elements))
 
 
 def _slice_lengths(node: Node, shape: Shape, axes: Sequence[int] | None) -> dict[int, int]:
@@ -258,17 +296,22 @@ def _settle_pad(node: Node, output: Value, context: ShapeInferenceContext) -> No
 
 
 def _settle_split(node: Node, context: ShapeInferenceContext) -> None:
-    """Parts whose sizes are followed symbolically have those sizes."""
+    """Parts whose sizes are followed symbolically have those sizes; unknown sizes are not equal ones."""
     x, given = node.inputs[:2]
-    sizes = None if given is None else context.get_symbolic_value(given)
-    if x is None or x.shape is None or sizes is None or len(sizes) != len(node.outputs):
+    if x is None or x.shape is None or given is None:
         return
     axis = int(attribute(node, "axis", 0))
-    for value, size in zip(node.outputs, sizes, strict=True):
-        if isinstance(size, SymbolicDim) and size.value is not None:
-            dims = list(x.shape.dims)
-            dims[axis] = size
-            value.shape = Shape(dims)
+    sizes = context.get_symbolic_value(given)
+    if ints(given) is not None:
+        return
+    fits = sizes is not None and len(sizes) == len(node.outputs)
+    for index, value in enumerate(node.outputs):
+        size = sizes[index] if fits and sizes is not None else None
+        known = isinstance(size, int) or (size is not None and size.value is not None)
+        dims = list(x.shape.dims)
+        dims[axis] = size if known and size is not None else context.new_symbolic_dim()
+        value.shape = Shape(dims)
+        context._symbolic_values.pop(value, None)
 
 
 def _settle_conv_transpose(node: Node, output: Value, new_dim: NewDim) -> None:

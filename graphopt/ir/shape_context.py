@@ -34,6 +34,12 @@ class BoundedContext(ShapeInferenceContext):  # type: ignore[misc]  # the packag
         self._symbolic_values.pop(value, None)
         self.extents.discard(value)
 
+    def get_symbolic_value(self, value: Value) -> list[int | SymbolicDim] | None:
+        """What is known of the elements of `value`: of a default that a caller may override, nothing."""
+        if value.is_graph_input() and value not in self._symbolic_values:
+            return None
+        return super().get_symbolic_value(value)  # type: ignore[no-any-return]
+
     def set_symbolic_value(self, value: Value, data: list[int | SymbolicDim]) -> None:
         """Remember `data` as the elements of `value`, unless they are many or long."""
         if len(data) > MAX_FOLLOWED_ELEMENTS or any(map(is_excessive, data)):

@@ -201,6 +201,9 @@ class Inference:
     def _infer_scan(self, node: Node) -> None:
         """Scan: bodies see slices of the scanned inputs and a fixed point of the state shapes.
 
+        ONNX Runtime runs no Scan of whose results it cannot tell the rank, which is why a declared rank
+        is kept where nothing is known: of what a body takes, and of what it gives.
+
         Spec: https://onnx.ai/onnx/operators/onnx__Scan.html
         """
         body = attribute(node, "body")
@@ -214,12 +217,17 @@ class Inference:
             if source is None:
                 continue
             value.type = source.type
-            value.shape = source.shape
+            claimed = _as_fresh_symbols(self.context, value.shape)
+            value.shape = claimed if source.shape is None else source.shape
             if index >= states and source.shape is not None:
                 dims = list(source.shape.dims)
                 del dims[axes[index - states]]
                 value.shape = Shape(dims)
+        declared = [value.shape for value in body.outputs]
         self._fixed_point(body, formal[:states], list(body.outputs)[:states])
+        for value, shape in zip(body.outputs, declared, strict=True):
+            if value.shape is None:
+                value.shape = _as_fresh_symbols(self.context, shape)
 
     def _fixed_point(self, body: Graph, formal: Sequence[Value], results: Sequence[Value]) -> None:
         """Infer `body` until the carried shapes no longer change; each turn only forgets, so it ends.

@@ -160,3 +160,12 @@ def test_read_model_may_have_names_twice_in_different_graphs() -> None:
         check_model(read(source))
     check_model(load(source))
     assert isinstance(onnx.parser.parse_model(source), onnx.ModelProto)
+
+
+def test_a_loop_without_a_limit_or_a_condition_is_valid() -> None:
+    """An operand that is left out by an empty name counts for the number that the operator asks for."""
+    body = "body = b (int64 i, bool c) => (bool d, int64 j) { d = Identity(c) j = Identity(i) }"
+    for operands in ('n, ""', '"", t'):
+        source = f"""<ir_version: 10, opset_import: ["" : 18]>
+        g (int64 n, bool t) => (int64[M] y) {{ y = Loop ({operands}) <{body}> }}"""
+        check_model(load(onnx.parser.parse_model(source)))

@@ -16,7 +16,7 @@ from graphopt.ir.io import load
 from graphopt.ir.shape_claims import slice_range
 
 HEAD = (
-    "g (float[N] x, float[M] z, float[N, S, 4] w, int64[1] k) => (float[Q] y) "
+    "g (float[N] x, float[M] z, float[N, S, 4] w, int64[1] k, int64[2] k2, float[N, S, 129] big) => (float[Q] y) "
     "<int64[1] zero = {0}, int64[1] one = {1}, int64[1] far = {9223372036854775807}, "
     "int64[1] h = {128}, int64[1] last = {2}, int64[1] minus = {-1}, float[1] one_float = {1.0}, "
     "float[1, 128] table = {" + ", ".join(["0.0"] * 128) + "}>"
@@ -42,6 +42,10 @@ def shape_of(nodes: str) -> list[str]:
         ("s = Shape(z) r = Expand(x, s)", ["?"]),
         ("s = Shape(x) r = Expand(x, s)", ["N"]),
         ("r = Reshape(x, k)", ["?"]),
+        ("r = Slice(w, zero, one, k)", ["?", "?", "?"]),
+        ("r = Slice(w, zero, one, one, k)", ["N", "?", "4"]),
+        ("r, q = Split<axis = 2>(w, k2)", ["N", "S", "?"]),
+        ("t = Add(one, zero) u = Concat<axis = 0>(t, h) r, q = Split<axis = 2>(big, u)", ["N", "S", "1"]),
         ("r = Expand(x, h)", ["128"]),
         ("r = Slice(w, zero, h, one)", ["N", "?", "4"]),
         ("r = Slice(w, zero, far, one)", ["N", "S", "4"]),
@@ -175,3 +179,62 @@ def test_a_squeeze_of_all_unit_axes_has_no_known_rank_where_a_size_is_open() -> 
     shapes = {v.name: v.shape for n in model.graph for v in n.outputs}
     assert shapes["y"] is None or len(shapes["y"]) == 0 or all("_d" in str(d) for d in shapes["y"].dims)
     assert shapes["r"] is not None
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "r = Slice(v, zero, one, axes)",
+        "r = Slice(v, zero, one, zero, axes)",
+        "r = Pad(v, pads)",
+        "r, q = Split<axis = 0>(v, pads)",
+        "r = Expand(v, axes)",
+        "a = Add(axes, zero) s = Mul(a, a) r = ConstantOfShape(s)",
+    ],
+)
+def test_no_default_that_a_caller_may_override_decides_a_size(nodes: str) -> None:
+    """Axes, steps, amounts, sizes and targets, read directly or through arithmetic."""
+    model = load(
+        f"""<ir_version: 8, opset_import: ["" : 18]>
+        g (float[1] v, int64[1] axes, int64[2] pads) => (float[a] y)
+        <int64[1] axes = {{1}}, int64[2] pads = {{1, 1}}, int64[1] zero = {{0}}, int64[1] one = {{1}}>
+        {{ {nodes} y = Identity(r) }}"""
+    )
+    shape = next(v for n in model.graph for v in n.outputs if v.name == "r").shape
+    assert shape is None or not isinstance(shape.dims[0], int)
+
+
+def test_one_branch_says_nothing_of_the_shape_of_the_other() -> None:
+    model = load(
+        """<ir_version: 8, opset_import: ["" : 18]>
+        g (bool b, float[2, N] x) => (float y)
+        <float[2, 3] c = {1, 2, 3, 4, 5, 6}> {
+            r = If(b) <then_branch = t () => (float p) { p = Identity(c) },
+                       else_branch = e () => (float q) { q = Squeeze(x) }>
+            y = Neg(r)
+        }"""
+    )
+    assert next(v for n in model.graph for v in n.outputs if v.name == "r").shape is None
+
+
+@pytest.mark.parametrize(
+    "nodes", ["r = Squeeze(w, k)", "u = Reshape(x, k2) v = Squeeze(u, k) r = Expand(v, one)"]
+)
+def test_no_rank_is_claimed_where_an_operand_decides_it(nodes: str) -> None:
+    """Squeeze of unknown axes, and Expand of what may have more axes than its target."""
+    model = model_from(f"{HEAD} {{ {nodes} y = Neg(r) }}")
+    assert next(v for n in model.graph for v in n.outputs if v.name == "r").shape is None
+
+
+def test_the_rank_that_a_scan_declares_is_kept() -> None:
+    """ONNX Runtime refuses a Scan of whose results it does not know the rank."""
+    model = load(
+        """<ir_version: 8, opset_import: ["" : 18]>
+        g (float[2, N, 3] x, int64[1] axes) => (float[a, b] y) <int64[1] zero = {0}, int64[1] one = {1}> {
+            y = Scan<num_scan_inputs = 1, body = b (float[n, m] e) => (float[k] r) {
+                t = Add(e, e) u = Slice(t, zero, one, axes) r = Squeeze(u)
+            }>(x)
+        }"""
+    )
+    feeds = {"x": np.ones((2, 3, 3), np.float32), "axes": np.array([0])}
+    assert run_onnxruntime(model, feeds)["y"].shape == (2, 3)

@@ -288,3 +288,33 @@ def test_relu_of_clip(before: str, after: str | None) -> None:
     }
     text = None if after is None else f"{head} {{ {after} }}"
     check_pass(EliminateNoops(), f"{head} {{ {before} }}", text, feeds=feeds)
+
+
+@pytest.mark.parametrize(
+    ("pool", "changes"),
+    [
+        ("AveragePool<ceil_mode = 1, kernel_shape = [1, 1], strides = [2, 2]>(x)", True),
+        ("AveragePool<ceil_mode = 1, kernel_shape = [1, 1], strides = [2, 2]>(free)", True),
+        ("MaxPool<ceil_mode = 1, kernel_shape = [2, 2], strides = [2, 2]>(x)", True),
+        ("MaxPool<ceil_mode = 1, kernel_shape = [3, 3], strides = [1, 1]>(free)", True),
+        ("MaxPool<ceil_mode = 1, kernel_shape = [2, 2], strides = [2, 2], pads = [0, 0, 1, 1]>(free)", True),
+        ("MaxPool<ceil_mode = 1, kernel_shape = [3, 3], strides = [2, 2]>(x)", False),
+        ("MaxPool<ceil_mode = 1, kernel_shape = [2, 2], strides = [2, 2], dilations = [2, 2]>(x)", False),
+        ("MaxPool<ceil_mode = 1, kernel_shape = [2, 2], strides = [2, 2]>(free)", False),
+        (
+            'AveragePool<ceil_mode = 1, kernel_shape = [1, 1], strides = [2, 2], auto_pad = "SAME_UPPER">(x)',
+            False,
+        ),
+        ("AveragePool<kernel_shape = [1, 1], strides = [2, 2]>(x)", False),
+    ],
+)
+@pytest.mark.parametrize("opset", [18, 22])
+def test_rounding_up_that_makes_no_window(pool: str, changes: bool, opset: int) -> None:
+    head = "g (float[1, 2, 6, 6] x, float[1, 2, H, W] free) => (float[1, 2, A, B] y) {"
+    check_pass(
+        EliminateNoops(),
+        before=f"{head} y = {pool} }}",
+        after=f"{head} y = {pool.replace('ceil_mode = 1', 'ceil_mode = 0')} }}" if changes else None,
+        dims={"H": 6, "W": 5},
+        opset=opset,
+    )

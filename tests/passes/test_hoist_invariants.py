@@ -82,3 +82,24 @@ def test_a_carried_value_that_is_handed_on_is_its_initial_value() -> None:
                 go = Identity(k) u = Identity(t) r = Add(s, {}) }}>
         z = Exp({}) }}"""
     check_pass(HoistInvariants(), before=frame.format("t", "v"), after=frame.format("w", "w"))
+
+
+def test_a_carried_output_of_the_graph_leaves_its_name_to_the_initial_value() -> None:
+    """The output of the Loop stays, without a user, under another name."""
+    frame = """g (float[2] h) => (float[2] y, float[2] z) <int64 n = {{3}}, bool on = {{1}}> {{
+        x = Exp(h)
+        y, {} = Loop (n, on, h, x) <
+            body = b (int64 i, bool k, float[2] s, float[2] t) => (bool go, float[2] r, float[2] u) {{
+                go = Identity(k) u = Identity(t) r = Add(s, {}) }}> {} }}"""
+    before = frame.format("z", "t", "")
+    after = frame.replace("x = Exp", "z = Exp").replace("h, x)", "h, z)").format("w", "z", "")
+    check_pass(HoistInvariants(), before=before, after=after)
+
+
+def test_what_a_scan_gives_each_turn_stays_in_it() -> None:
+    check_pass(
+        HoistInvariants(),
+        before="""g (float[3, 2] x, float[2] w) => (float[P, 2] z) {
+            z = Scan <num_scan_inputs = 1, body = b (float[2] p) => (float[2] o) {
+                e = Exp(w) o = Identity(e) }> (x) }""",
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from checking import check_pass
+from checking import check_pass, model_from, run_onnxruntime
 from rewriting import arrays, check_declines, check_rewrite
 
 from graphopt.passes.merge_arithmetic import MergeArithmetic
@@ -116,3 +116,17 @@ def test_near_misses(case: str) -> None:
         reason,
         weights=weights,
     )
+
+
+@pytest.mark.parametrize("nodes", ["a = Sub(p, x) y = Sub(q, a)", "a = Sub(p, x) y = Add(q, a)"])
+@pytest.mark.parametrize("kind", ["uint8", "uint64", "int8", "int32"])
+def test_a_subtraction_from_a_constant_wraps_round(kind: str, nodes: str) -> None:
+    """No factor of -1 fits an unsigned type: what it stands for does."""
+    model = model_from(
+        f"""g ({kind}[4] x) => ({kind}[4] y) <{kind} p = {{3}}, {kind} q = {{7}}>
+        {{ {nodes} }}"""
+    )
+    original = model.clone()
+    assert MergeArithmetic().run(model).modified
+    feeds = {"x": np.array([0, 1, 5, 127], np.dtype(kind))}
+    np.testing.assert_array_equal(run_onnxruntime(model, feeds)["y"], run_onnxruntime(original, feeds)["y"])

@@ -136,3 +136,13 @@ def test_the_opset_is_raised_only_if_asked_and_of_use() -> None:
     other = with_weights(source(f"q = Pow(x, three) {MEAN} {ROOTS[0]} {SCALED}"), weights(), 18)
     assert not RaiseRmsNormalization(upgrade=True).run(other).modified
     assert other.opset_imports[""] == 18
+
+
+@pytest.mark.parametrize(
+    "other", ["RandomNormalLike(x)", "RandomUniformLike(x)", "Bernoulli(x)", "RandomNormal<shape = [2]>()"]
+)
+def test_the_opset_stays_where_an_operator_has_no_kernel_from_22_on(other: str) -> None:
+    text = source(f"{BODY} {SCALED}").rstrip().removesuffix("}")
+    model = with_weights(f"{text} unused = {other} }}", weights(), 18)
+    assert not RaiseRmsNormalization(upgrade=True).run(model).modified
+    assert model.opset_imports[""] == 18

@@ -279,6 +279,11 @@ class Case:
             ir_version=8,
         )
 
+    @property
+    def every(self) -> tuple[dict[str, np.ndarray], ...]:
+        """All feeds."""
+        return self.feeds, self.second
+
     def overridable(self, grower: Grower, rng: np.random.Generator) -> list[onnx.ValueInfoProto]:
         """Make an initializer or two inputs with a default; the second feeds give another value."""
         floats = [t for t in grower.initializers if t.data_type == onnx.TensorProto.FLOAT]
