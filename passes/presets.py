@@ -92,6 +92,10 @@ SELECT: dict[str | None, tuple[str, ...]] = {
 Without a target they are standard ones still, in the spelling that ONNX Runtime's CPU provider runs fastest:
 it is where such a model is most likely to run."""
 
+UNSIGNED = ("select-unsigned-quantization", "move-quantization")
+"""At level 3 for ONNX Runtime's CPU provider: half the time of networks quantised to int8. By the standard
+no number changes, but ONNX Runtime fuses more, and its integer kernels round some by one step otherwise."""
+
 FINISH = ("deduplicate-initializers", "eliminate-dead-nodes")
 
 
@@ -103,7 +107,7 @@ def pipeline_text(
     * 0: nothing but what was asked for (a precision).
     * 1: cleaning and folding.
     * 2: fusions, raised operators and layout too: sums may be taken in another order.
-    * 3: as 2, with folding budgets eight times as large.
+    * 3: as 2, with folding budgets eight times as large; for ``cpu`` activations are quantised to uint8.
 
     Raises UsageError (GO701) for another level.
     """
@@ -121,6 +125,8 @@ def pipeline_text(
     selected = SELECT.get(None if target is None else target.kind, ())
     if level >= 2 and selected:
         # After the precision is settled: which kernels there are depends on it.
+        if level == 3 and target is not None and target.kind == "cpu":
+            steps += UNSIGNED
         steps += [*selected, *FINISH]
     return ",".join(steps)
 

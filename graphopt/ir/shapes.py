@@ -22,6 +22,7 @@ from graphopt.ir.query import attribute, is_op, same_dim, subgraphs, walk_graphs
 from graphopt.ir.shape_claims import settle
 from graphopt.ir.shape_context import BoundedContext, fixed_numbers_only, infer_long_concat
 from graphopt.ir.shape_elements import follow_elements
+from graphopt.ir.shape_memo import form_of, recall, remember
 
 logger = logging.getLogger(__name__)
 
@@ -120,8 +121,11 @@ class Inference:
                 for graph in subgraphs(node):
                     self.run(graph)
             if known is not None and not is_op(node, "Loop") and not infer_long_concat(node):
-                with fixed_numbers_only(node):
-                    known(self.context, node)
+                form = form_of(node, self._opset(node))
+                if not recall(form, node):
+                    with fixed_numbers_only(node):
+                        known(self.context, node)
+                    remember(form, node)
                 settle(node, self.context)
                 follow_elements(node, self.context)
         # The package raises ValueError and its subclasses on input that it cannot digest, and plain

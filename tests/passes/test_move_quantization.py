@@ -9,6 +9,7 @@ from checking import check_pass, model_from
 from rewriting import operators
 
 from graphopt.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
+from graphopt.passes.eliminate_dead_nodes import EliminateDeadNodes
 from graphopt.passes.fold_constants import FoldConstants
 from graphopt.passes.fuse_matmul_add import FuseMatmulAdd
 from graphopt.passes.move_quantization import MoveQuantization
@@ -82,6 +83,37 @@ def test_movement_between_equal_parameters(move: str, kind: str) -> None:
 )
 def test_near_misses(nodes: str) -> None:
     check_pass(MoveQuantization(), before=framed(nodes))
+
+
+PAIRS = """g (float[2, 4] x) => (float[A, B] y) <float s = {0.1}, KIND z = {3},
+    KIND[2, 4] c = {1, 2, 3, 4, 5, 6, 7, 8}, int64[1] some = {1}> { NODES }"""
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        """q = QuantizeLinear(x, s, z) a = DequantizeLinear(q, s, z) m = Transpose(a)
+        r = QuantizeLinear(m, s, z) y = DequantizeLinear(r, s, z)""",
+        """q = QuantizeLinear(x, s, z) a = DequantizeLinear(q, s, z) m = Concat<axis = 0>(a, a)
+        r = QuantizeLinear(m, s, z) y = DequantizeLinear(r, s, z)""",
+        """q = QuantizeLinear(x, s, z) a = DequantizeLinear(q, s, z) m = Transpose(a)
+        r = QuantizeLinear(m, s, z) y = Cast<to = 1>(r)""",
+    ],
+)
+def test_int8_is_not_moved_between_a_pair_that_becomes_uint8(nodes: str) -> None:
+    """ONNX Runtime would run what is around it in float32."""
+    for kind, moves in (("int8", False), ("uint8", True)):
+        model = model_from(PAIRS.replace("KIND", kind).replace("NODES", nodes))
+        assert MoveQuantization().run(model).modified == moves
+
+
+def test_rows_of_a_quantised_table_are_taken_before_they_are_dequantised() -> None:
+    nodes = """a = DequantizeLinear(c, s, z) m = Gather(a, some) r = QuantizeLinear(m, s, z)
+        d = DequantizeLinear(r, s, z) e = Transpose(d) y = MatMul(x, e)"""
+    model = model_from(PAIRS.replace("KIND", "int8").replace("NODES", nodes))
+    MoveQuantization().run(model)
+    EliminateDeadNodes().run(model)
+    assert operators(model) == ["Gather", "DequantizeLinear", "Transpose", "MatMul"]
 
 
 WEIGHT = """g (float[N, 3] x) => (float[N, 2] y) <int8[2, 3] w = {{1, -2, 3, 4, -5, 6}}, float[2] c = {{0.5, 0.25}},
