@@ -117,10 +117,15 @@ def mish(x: Array) -> Array:
 def gelu(x: Array, *, approximate: str = "none") -> Array:
     """x * Phi(x), the normal distribution's Phi by erf, or by tanh if ``approximate="tanh"``."""
     if approximate == "tanh":
-        return 0.5 * x * (1 + jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))))
+        return tanh_gelu(x)
     if approximate != "none":
         raise UnsupportedError("GO202", "Gelu's 'approximate' must be 'none' or 'tanh'", found=approximate)
     return 0.5 * x * (1 + lax.erf(x * math.sqrt(0.5)))
+
+
+def tanh_gelu(x: Array) -> Array:
+    """x * Phi(x) with Phi approximated by tanh, for floats of 32 bits or more."""
+    return 0.5 * x * (1 + jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))))
 
 
 @lowers("Swish", since=(24,))
