@@ -50,7 +50,8 @@ def test_simplified_layer_normalization_of_the_standard_domain(axis: int, dtype:
     x = normal(2, 3, 8, dtype=dtype)
     close = {"rtol": 2e-3, "atol": 2e-3} if dtype == np.float16 else CLOSE
     scale = normal(*x.shape[axis:], dtype=dtype)
-    check_op("SimplifiedLayerNormalization", {"x": x, "scale": scale}, 2, **close, axis=axis, epsilon=1e-3)
+    outputs = 1 if dtype == np.float64 else 2  # the kernel saves a double factor, which the types forbid
+    check_op("SimplifiedLayerNormalization", {"x": x, "scale": scale}, outputs, **close, axis=axis, epsilon=1e-3)
 
 
 @pytest.mark.parametrize("segments", [False, True])
