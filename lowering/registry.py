@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
+import numpy as np
 import onnx.defs
 
 from graphopt.errors import InvariantError
@@ -33,6 +34,7 @@ class Lowering:
         variadic: whether the last of `operands` takes all remaining inputs.
         wants_context: whether the function takes the emission context as its first argument.
         attributes: the attribute names it takes.
+        defaults: those of floats, as the float32 that an attribute holds: 0.01 left out is 0.01 written.
     """
 
     domain: str
@@ -44,6 +46,7 @@ class Lowering:
     variadic: bool
     wants_context: bool
     attributes: frozenset[str]
+    defaults: dict[str, float]
 
 
 class Registry:
@@ -114,6 +117,7 @@ def _inspect(
     if wants_context:
         parameters = parameters[1:]
     operands = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    keywords = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
     return Lowering(
         domain=domain,
         op_type=op_type,
@@ -123,7 +127,8 @@ def _inspect(
         operands=tuple(p.name for p in operands),
         variadic=any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in operands),
         wants_context=wants_context,
-        attributes=frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY),
+        attributes=frozenset(p.name for p in keywords),
+        defaults={p.name: float(np.float32(p.default)) for p in keywords if isinstance(p.default, float)},
     )
 
 
