@@ -35,6 +35,7 @@ class OpCase:
         inputs: in order, by any name; None is absent.
         constant: the inputs that are initializers, where they are given.
         scaled: compare with the largest finite result in mind, as is due to sums; else each element by itself.
+        steps: by how much rounded integers may differ.
         outputs: how many, or their names with "" for an absent one.
     """
 
@@ -46,6 +47,7 @@ class OpCase:
     constant: tuple[str, ...] = ()
     scaled: bool = False
     tolerance: float = 1.0
+    steps: int = 0
 
     def __repr__(self) -> str:
         operands = ", ".join(
@@ -131,6 +133,8 @@ def _close(case: OpCase, actual: np.ndarray, expected: np.ndarray) -> np.ndarray
     if expected.dtype.kind in "biu" or (expected.dtype.name not in RELATIVE and expected.dtype.kind != "c"):
         if expected.dtype.kind == "V" or expected.dtype.isbuiltin != 1:  # the types of ml_dtypes
             actual, expected = actual.astype(np.float32), expected.astype(np.float32)
+        if case.steps:
+            return np.abs(actual.astype(np.int64) - expected.astype(np.int64)) <= case.steps
         return (actual == expected) | ((actual != actual) & (expected != expected))  # noqa: PLR0124
     key = "float32" if expected.dtype.kind == "c" else expected.dtype.name
     relative, absolute = case.tolerance * RELATIVE[key], SMALLEST[key]
