@@ -266,7 +266,9 @@ class Inference:
 
 def _is_quantized_gemm(node: Node) -> bool:
     """Whether `node` is a QGemm with 8-bit results, whose type the package takes from the scale."""
-    return is_op(node, "QGemm", domain="com.microsoft") and len(node.inputs) > 8 and node.inputs[8] is not None
+    return (
+        is_op(node, "QGemm", domain="com.microsoft") and len(node.inputs) > 8 and node.inputs[8] is not None
+    )
 
 
 def _is_true(value: Value | None) -> bool:

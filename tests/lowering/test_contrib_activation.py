@@ -30,7 +30,9 @@ def test_gelus(op_type: str) -> None:
     check_op(op_type, {"x": normal(0, 4)}, **DOMAIN)
     standard = {"Gelu": ("Gelu", {}), "FastGelu": ("Gelu", {"approximate": "tanh"})}.get(op_type)
     if standard:
-        np.testing.assert_array_equal(xla(op_type, {"x": EDGES}, **DOMAIN), xla(standard[0], {"x": EDGES}, **standard[1]))
+        np.testing.assert_array_equal(
+            xla(op_type, {"x": EDGES}, **DOMAIN), xla(standard[0], {"x": EDGES}, **standard[1])
+        )
 
 
 @pytest.mark.parametrize("alpha", [1.0, -0.5, 1.702])
@@ -55,7 +57,9 @@ def test_bias_split_gelu_and_bias_add() -> None:
     left, right = np.split(x + bias, 2, -1)
     found = xla("BiasSplitGelu", {"x": x, "bias": bias}, **DOMAIN)
     np.testing.assert_allclose(found, left * xla("Gelu", {"x": right}), rtol=1e-6, atol=1e-6)
-    np.testing.assert_array_equal(xla("BiasAdd", {"x": x, "bias": bias, "skip": skip}, **DOMAIN), x + bias + skip)
+    np.testing.assert_array_equal(
+        xla("BiasAdd", {"x": x, "bias": bias, "skip": skip}, **DOMAIN), x + bias + skip
+    )
 
 
 @pytest.mark.parametrize("scaled", [False, True])
@@ -63,7 +67,11 @@ def test_scaled_silu_rounds_every_step(scaled: bool) -> None:
     x = normal(4, 8, dtype=ml_dtypes.bfloat16)
     scale = np.array(0.7, np.float32) if scaled else None
     found = xla("ScaledSiLU", {"x": x, "scale": scale}, **DOMAIN, alpha=1.5)
-    z = (x.astype(np.float32) * np.float32(0.7 if scaled else 1.5)).astype(ml_dtypes.bfloat16).astype(np.float32)
+    z = (
+        (x.astype(np.float32) * np.float32(0.7 if scaled else 1.5))
+        .astype(ml_dtypes.bfloat16)
+        .astype(np.float32)
+    )
     gate = (1 / (1 + np.exp(-z))).astype(ml_dtypes.bfloat16).astype(np.float32)
     np.testing.assert_array_equal(found, (z * gate).astype(ml_dtypes.bfloat16))
 
@@ -78,7 +86,9 @@ def test_bias_softmax_is_the_softmax_of_the_sum(inner: int, axis: int) -> None:
     found = xla("BiasSoftmax", {"data": data, "bias": bias}, **DOMAIN, axis=axis, is_inner_broadcast=inner)
     rows = (data + bias).reshape((2, 3, 20) if axis == 2 else data.shape)
     exponentials = np.exp(rows - rows.max(-1, keepdims=True))
-    np.testing.assert_allclose(found, (exponentials / exponentials.sum(-1, keepdims=True)).reshape(data.shape), rtol=1e-5)
+    np.testing.assert_allclose(
+        found, (exponentials / exponentials.sum(-1, keepdims=True)).reshape(data.shape), rtol=1e-5
+    )
 
 
 def test_bias_dropout_is_an_addition() -> None:

@@ -26,15 +26,22 @@ def ints(*numbers: Any) -> np.ndarray:
     return np.array(numbers, np.int32)
 
 
-def check_typed(op_type: str, inputs: dict[str, Any], outputs: list[str], *, skip: tuple[str, ...] = (), **attributes: Any) -> None:
+def check_typed(
+    op_type: str, inputs: dict[str, Any], outputs: list[str], *, skip: tuple[str, ...] = (), **attributes: Any
+) -> None:
     """Compare with ONNX Runtime a node some of whose output types cannot be inferred: all are float."""
     arrays = {k: v for k, v in inputs.items() if v is not None}
     helper = onnx.helper
-    node = helper.make_node(op_type, [k if v is not None else "" for k, v in inputs.items()], outputs, **DOMAIN, **attributes)
+    node = helper.make_node(
+        op_type, [k if v is not None else "" for k, v in inputs.items()], outputs, **DOMAIN, **attributes
+    )
     graph = helper.make_graph(
         [node],
         "op",
-        [helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for k, v in arrays.items()],
+        [
+            helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+            for k, v in arrays.items()
+        ],
         [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in outputs if n],
     )
     imports = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
@@ -64,13 +71,29 @@ def test_attention(mask: str, causal: int) -> None:
     if mask != "cumulated":  # the kernel's row counts are for another attention
         check_op("Attention", inputs, 2, **DOMAIN, **CLOSE, num_heads=2, unidirectional=causal)
     inputs |= {"past": None, "attention_bias": normal(1, 2, 4, 4)}
-    check_op("Attention", inputs, 1, **DOMAIN, **CLOSE, num_heads=2, unidirectional=causal, scale=0.3, mask_filter_value=-3.0)
+    check_op(
+        "Attention",
+        inputs,
+        1,
+        **DOMAIN,
+        **CLOSE,
+        num_heads=2,
+        unidirectional=causal,
+        scale=0.3,
+        mask_filter_value=-3.0,
+    )
 
 
 @pytest.mark.parametrize("causal", [0, 1])
 @pytest.mark.parametrize("mask", [None, ints([1] * 6 + [0], [0] + [1] * 6), ints(5, 7)])
 def test_attention_with_a_cache(causal: int, mask: np.ndarray | None) -> None:
-    inputs = {"input": normal(2, 4, 6), "weights": normal(6, 24), "bias": normal(24), "mask": mask, "past": normal(2, 2, 2, 3, 4)}
+    inputs = {
+        "input": normal(2, 4, 6),
+        "weights": normal(6, 24),
+        "bias": normal(24),
+        "mask": mask,
+        "past": normal(2, 2, 2, 3, 4),
+    }
     check_op("Attention", inputs, 2, **DOMAIN, **CLOSE, num_heads=2, unidirectional=causal)
 
 
@@ -85,7 +108,9 @@ def test_attention_with_values_of_their_own_size() -> None:
 def test_attention_without_a_bias() -> None:  # on which the kernel crashes
     inputs = {"input": normal(2, 4, 6), "weights": normal(6, 24), "bias": None}
     found = run_xla(*make_model("Attention", inputs, **DOMAIN, num_heads=2))
-    wanted = run_xla(*make_model("Attention", {**inputs, "bias": np.zeros(24, np.float32)}, **DOMAIN, num_heads=2))
+    wanted = run_xla(
+        *make_model("Attention", {**inputs, "bias": np.zeros(24, np.float32)}, **DOMAIN, num_heads=2)
+    )
     np.testing.assert_array_equal(found["y0"], wanted["y0"])
 
 
@@ -95,7 +120,11 @@ def test_attention_forms_that_are_refused(attributes: dict[str, int]) -> None:
     with pytest.raises(UnsupportedError):
         run_xla(*make_model("Attention", inputs, 2, **DOMAIN, num_heads=2, **attributes))
     with pytest.raises(UnsupportedError, match="mask"):
-        run_xla(*make_model("Attention", {**inputs, "mask": np.ones((2, 1, 8, 8), np.int32)}, **DOMAIN, num_heads=2))
+        run_xla(
+            *make_model(
+                "Attention", {**inputs, "mask": np.ones((2, 1, 8, 8), np.int32)}, **DOMAIN, num_heads=2
+            )
+        )
 
 
 def operands(length: int = 4, keys: int = 4, bias: bool = True) -> dict[str, Any]:
@@ -129,7 +158,13 @@ def test_multi_head_attention_with_a_score_bias(shape: tuple[int, int], masked: 
 def test_multi_head_attention_with_a_cache(length: int, causal: int, masked: bool) -> None:
     past = {"past_key": normal(2, 2, 5, 4), "past_value": normal(2, 2, 5, 4)}
     mask = RANDOM.integers(0, 2, (2, 5 + length)).astype(np.int32) if masked else None
-    inputs = {**operands(length, length), **past, "mask": mask, "value": normal(2, length, 8), "bias": normal(24)}
+    inputs = {
+        **operands(length, length),
+        **past,
+        "mask": mask,
+        "value": normal(2, length, 8),
+        "bias": normal(24),
+    }
     check_op("MultiHeadAttention", inputs, 3, **DOMAIN, **CLOSE, num_heads=2, unidirectional=causal)
 
 
@@ -137,18 +172,29 @@ def test_multi_head_attention_with_a_cache(length: int, causal: int, masked: boo
 def test_cross_attention(bias: bool) -> None:
     check_op("MultiHeadAttention", operands(3, 5, bias), **DOMAIN, **CLOSE, num_heads=2)
     cached = {**operands(3, 5, False), "key": normal(2, 2, 5, 4), "value": normal(2, 2, 5, 4)}
-    check_op("MultiHeadAttention", {**cached, "bias": normal(24) if bias else None}, **DOMAIN, **CLOSE, num_heads=2)
+    check_op(
+        "MultiHeadAttention", {**cached, "bias": normal(24) if bias else None}, **DOMAIN, **CLOSE, num_heads=2
+    )
 
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_packed_operands_are_the_unpacked_ones(bias: bool) -> None:
     q, k, v = (normal(2, 4, 2, 3) for _ in range(3))
-    flat = {"query": q.reshape(2, 4, 6), "key": k.reshape(2, 4, 6), "value": v.reshape(2, 4, 6), "bias": normal(18) if bias else None}
+    flat = {
+        "query": q.reshape(2, 4, 6),
+        "key": k.reshape(2, 4, 6),
+        "value": v.reshape(2, 4, 6),
+        "bias": normal(18) if bias else None,
+    }
     wanted = run_xla(*make_model("MultiHeadAttention", flat, **DOMAIN, num_heads=2))["y0"]
     qkv = {"query": np.stack((q, k, v), 3), "key": None, "value": None, "bias": flat["bias"]}
-    np.testing.assert_allclose(run_xla(*make_model("MultiHeadAttention", qkv, **DOMAIN, num_heads=2))["y0"], wanted, **CLOSE)
+    np.testing.assert_allclose(
+        run_xla(*make_model("MultiHeadAttention", qkv, **DOMAIN, num_heads=2))["y0"], wanted, **CLOSE
+    )
     kv = {**flat, "key": np.stack((k, v), 3), "value": None}
-    np.testing.assert_allclose(run_xla(*make_model("MultiHeadAttention", kv, **DOMAIN, num_heads=2))["y0"], wanted, **CLOSE)
+    np.testing.assert_allclose(
+        run_xla(*make_model("MultiHeadAttention", kv, **DOMAIN, num_heads=2))["y0"], wanted, **CLOSE
+    )
 
 
 def test_multi_head_attention_forms_that_are_refused() -> None:

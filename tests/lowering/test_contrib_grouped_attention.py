@@ -23,13 +23,19 @@ def normal(*shape: int, dtype: Any = np.float32) -> np.ndarray:
     return RANDOM.standard_normal(shape).astype(dtype)
 
 
-def operands(length: int, past: int = 0, *, batch: int = BATCH, packed: bool = False, buffer: int = 0, **given: Any) -> dict[str, Any]:
+def operands(
+    length: int, past: int = 0, *, batch: int = BATCH, packed: bool = False, buffer: int = 0, **given: Any
+) -> dict[str, Any]:
     """Operands for `length` new tokens after `past` ones, in a buffer that may be longer than these."""
     inputs: dict[str, Any] = dict.fromkeys(NAMES)
     if packed:
         inputs["query"] = normal(batch, length, (HEADS + 2 * SHARED) * SIZE)
     else:
-        inputs |= {"query": normal(batch, length, HEADS * SIZE), "key": normal(batch, length, SHARED * SIZE), "value": normal(batch, length, SHARED * SIZE)}
+        inputs |= {
+            "query": normal(batch, length, HEADS * SIZE),
+            "key": normal(batch, length, SHARED * SIZE),
+            "value": normal(batch, length, SHARED * SIZE),
+        }
     if past or buffer:
         shape = (batch, SHARED, max(buffer, past), SIZE)
         inputs |= {"past_key": normal(*shape), "past_value": normal(*shape)}
@@ -48,9 +54,14 @@ def check(inputs: dict[str, Any], outputs: Any = 3, **attributes: Any) -> dict[s
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("options", [{}, {"scale": 0.4}, {"softcap": 0.8}, {"local_window_size": 2}, {"smooth_softmax": 1}, {"causal": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"scale": 0.4}, {"softcap": 0.8}, {"local_window_size": 2}, {"smooth_softmax": 1}, {"causal": 0}],
+)
 @pytest.mark.parametrize(("length", "past", "batch"), [(5, 0, 2), (1, 6, 2), (3, 4, 1)])
-def test_prompt_token_and_chunk(packed: bool, options: dict[str, Any], length: int, past: int, batch: int) -> None:
+def test_prompt_token_and_chunk(
+    packed: bool, options: dict[str, Any], length: int, past: int, batch: int
+) -> None:
     check(operands(length, past, batch=batch, packed=packed), **options)
 
 
@@ -117,7 +128,16 @@ def test_forms_that_are_refused() -> None:
         (operands(3, total=np.array(5, np.int32)), {}),
     ):
         with pytest.raises(UnsupportedError):
-            run_xla(*make_model("GroupQueryAttention", inputs, **DOMAIN, num_heads=HEADS, kv_num_heads=SHARED, **attributes))
+            run_xla(
+                *make_model(
+                    "GroupQueryAttention",
+                    inputs,
+                    **DOMAIN,
+                    num_heads=HEADS,
+                    kv_num_heads=SHARED,
+                    **attributes,
+                )
+            )
 
 
 @pytest.mark.parametrize("interleaved", [0, 1])
@@ -126,7 +146,9 @@ def test_forms_that_are_refused() -> None:
     [((2, 3, 32), 16, 0), ((2, 3, 32), 8, 2), ((2, 4, 3, 16), 16, 0), ((2, 4, 3, 16), 8, 4)],
 )
 @pytest.mark.parametrize("positions", [[[0, 1, 2], [7, 4, 5]], [6]])
-def test_rotary_embedding(interleaved: int, shape: tuple[int, ...], width: int, heads: int, positions: list[Any]) -> None:
+def test_rotary_embedding(
+    interleaved: int, shape: tuple[int, ...], width: int, heads: int, positions: list[Any]
+) -> None:
     inputs = {"input": normal(*shape), "positions": np.array(positions), **rotary(9, width)}
     part = {"num_heads": heads, "rotary_embedding_dim": width} if heads else {}
     check_op("RotaryEmbedding", inputs, **DOMAIN, interleaved=interleaved, **part)
@@ -135,7 +157,9 @@ def test_rotary_embedding(interleaved: int, shape: tuple[int, ...], width: int, 
 def test_gemma_rotary_embedding_is_its_definition() -> None:
     emb, states = normal(2, 3, 8), [normal(2, 4, 3, 8, dtype=np.float16) for _ in range(4)]
     names = ("emb", "q", "q_rot", "k", "k_rot")
-    found = run_xla(*make_model("GemmaRotaryEmbedding", dict(zip(names, (emb, *states), strict=True)), 2, **DOMAIN))
+    found = run_xla(
+        *make_model("GemmaRotaryEmbedding", dict(zip(names, (emb, *states), strict=True)), 2, **DOMAIN)
+    )
     cos, sin = (f(emb).astype(np.float16)[:, None] for f in (np.cos, np.sin))
     for name, x, turned in (("y0", states[0], states[1]), ("y1", states[2], states[3])):
         np.testing.assert_allclose(found[name], x * cos + turned * sin, rtol=2e-3, atol=2e-3)

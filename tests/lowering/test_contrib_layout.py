@@ -19,7 +19,15 @@ def normal(*shape: int, dtype: Any = np.float32) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8])
-@pytest.mark.parametrize("options", [{}, {"strides": [2, 1], "pads": [1, 0, 1, 1]}, {"dilations": [2, 1]}, {"strides": [2, 2], "ceil_mode": 1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"strides": [2, 1], "pads": [1, 0, 1, 1]},
+        {"dilations": [2, 1]},
+        {"strides": [2, 2], "ceil_mode": 1},
+    ],
+)
 def test_nhwc_max_pool(dtype: Any, options: dict[str, Any]) -> None:
     x = RANDOM.integers(-100, 100, (2, 6, 7, 3)).astype(dtype)
     check_op("NhwcMaxPool", {"x": x}, **DOMAIN, kernel_shape=[2, 3], **options)
@@ -44,7 +52,16 @@ def test_trilu(upper: int, k: int | None) -> None:
 @pytest.mark.parametrize("align", [0, 1])
 def test_grid_sample(mode: str, padding: str, align: int) -> None:
     inputs = {"x": normal(2, 3, 5, 4), "grid": RANDOM.uniform(-1.4, 1.4, (2, 3, 6, 2)).astype(np.float32)}
-    check_op("GridSample", inputs, **DOMAIN, rtol=1e-4, atol=1e-5, mode=mode, padding_mode=padding, align_corners=align)
+    check_op(
+        "GridSample",
+        inputs,
+        **DOMAIN,
+        rtol=1e-4,
+        atol=1e-5,
+        mode=mode,
+        padding_mode=padding,
+        align_corners=align,
+    )
 
 
 def test_gather_nd_expand_dims_range_and_unfold() -> None:
@@ -61,13 +78,26 @@ def test_gather_nd_expand_dims_range_and_unfold() -> None:
 
 @pytest.mark.parametrize("shape", [(3, 3), (2, 4, 4), (1, 1)])
 def test_inverse(shape: tuple[int, ...]) -> None:
-    check_op("Inverse", {"x": normal(*shape) + 3 * np.eye(shape[-1], dtype=np.float32)}, **DOMAIN, rtol=1e-4, atol=1e-4)
+    check_op(
+        "Inverse",
+        {"x": normal(*shape) + 3 * np.eye(shape[-1], dtype=np.float32)},
+        **DOMAIN,
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
 @pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_cdist(metric: str, dtype: Any) -> None:
-    check_op("CDist", {"a": normal(5, 3, dtype=dtype), "b": normal(4, 3, dtype=dtype)}, **DOMAIN, rtol=1e-3, atol=1e-4, metric=metric)
+    check_op(
+        "CDist",
+        {"a": normal(5, 3, dtype=dtype), "b": normal(4, 3, dtype=dtype)},
+        **DOMAIN,
+        rtol=1e-3,
+        atol=1e-4,
+        metric=metric,
+    )
     with pytest.raises(UnsupportedError, match="metric"):
         run_xla(*make_model("CDist", {"a": normal(5, 3), "b": normal(4, 3)}, **DOMAIN, metric="cosine"))
 
@@ -101,6 +131,13 @@ def test_complex_products_and_transforms_against_numpy() -> None:
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
 @pytest.mark.parametrize("size", [(3, 4), (1, 1), (7, 2)])
 def test_crop_and_resize(mode: str, size: tuple[int, int]) -> None:
-    rois = np.array([[0, 0, 1, 1], [0.2, 0.13, 0.9, 0.71], [-0.2, 0.1, 0.8, 1.3], [0.9, 0.7, 0.13, 0.21]], np.float32)
-    inputs = {"x": normal(2, 3, 6, 5), "rois": rois, "batch": np.array([0, 1, 1, 0], np.int32), "size": np.array(size, np.int32)}
+    rois = np.array(
+        [[0, 0, 1, 1], [0.2, 0.13, 0.9, 0.71], [-0.2, 0.1, 0.8, 1.3], [0.9, 0.7, 0.13, 0.21]], np.float32
+    )
+    inputs = {
+        "x": normal(2, 3, 6, 5),
+        "rois": rois,
+        "batch": np.array([0, 1, 1, 0], np.int32),
+        "size": np.array(size, np.int32),
+    }
     check_op("CropAndResize", inputs, **DOMAIN, rtol=1e-4, atol=1e-5, mode=mode, extrapolation_value=2.5)

@@ -39,7 +39,15 @@ def test_fused_conv(activation: str, parameters: tuple[float, ...], residual: bo
         inputs["z"] = normal(2, 6, 3, 3)
     given = {"activation_params": list(parameters)} if parameters else {}
     check_op(
-        "FusedConv", inputs, **DOMAIN, **CLOSE, activation=activation, group=2, strides=[2, 2], pads=[1, 1, 1, 1], **given
+        "FusedConv",
+        inputs,
+        **DOMAIN,
+        **CLOSE,
+        activation=activation,
+        group=2,
+        strides=[2, 2],
+        pads=[1, 1, 1, 1],
+        **given,
     )
 
 
@@ -48,7 +56,9 @@ def test_fused_conv_without_activation_pads_as_conv_does(auto_pad: str) -> None:
     inputs = {"x": normal(1, 2, 6, 5), "w": normal(3, 2, 2, 3)}
     # ONNX Runtime takes dilations with VALID only.
     dilations = [1, 2] if auto_pad == "VALID" else [1, 1]
-    check_op("FusedConv", inputs, **DOMAIN, **CLOSE, auto_pad=auto_pad, dilations=dilations, kernel_shape=[2, 3])
+    check_op(
+        "FusedConv", inputs, **DOMAIN, **CLOSE, auto_pad=auto_pad, dilations=dilations, kernel_shape=[2, 3]
+    )
 
 
 def test_an_unknown_activation_is_refused() -> None:
@@ -66,18 +76,33 @@ def test_nhwc_convolutions_are_convolutions_with_channels_last(bias: bool) -> No
     plain = {"x": np.moveaxis(x, -1, 1), "w": w, "b": b if bias else None}
     conv = run_xla(*make_model("Conv", plain, **window))["y0"]
     nhwc = {**plain, "x": x}
-    np.testing.assert_array_equal(run_xla(*make_model("NhwcConv", nhwc, **DOMAIN, **window))["y0"], np.moveaxis(conv, 1, -1))
-    fused = run_xla(*make_model("NhwcFusedConv", {**nhwc, "z": z}, **DOMAIN, **window, activation="Relu"))["y0"]
+    np.testing.assert_array_equal(
+        run_xla(*make_model("NhwcConv", nhwc, **DOMAIN, **window))["y0"], np.moveaxis(conv, 1, -1)
+    )
+    fused = run_xla(*make_model("NhwcFusedConv", {**nhwc, "z": z}, **DOMAIN, **window, activation="Relu"))[
+        "y0"
+    ]
     np.testing.assert_allclose(fused, np.maximum(np.moveaxis(conv, 1, -1) + z, 0), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("attributes", [{}, {"strides": [2, 2], "output_padding": [1, 0]}, {"dilations": [2, 1]}])
+@pytest.mark.parametrize(
+    "attributes", [{}, {"strides": [2, 2], "output_padding": [1, 0]}, {"dilations": [2, 1]}]
+)
 @pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 0, 0, 1]])
 def test_conv_transpose_with_dynamic_pads(attributes: dict[str, Any], pads: list[int]) -> None:
-    inputs = {"x": normal(1, 4, 4, 3), "w": normal(4, 3, 3, 2), "pads": np.array(pads, np.int64), "b": normal(6)}
+    inputs = {
+        "x": normal(1, 4, 4, 3),
+        "w": normal(4, 3, 3, 2),
+        "pads": np.array(pads, np.int64),
+        "b": normal(6),
+    }
     found = check_op("ConvTransposeWithDynamicPads", inputs, **DOMAIN, **CLOSE, group=2, **attributes)
     if not any(pads):  # the kernel wants them, though they are optional
-        none = run_xla(*make_model("ConvTransposeWithDynamicPads", {**inputs, "pads": None}, **DOMAIN, group=2, **attributes))
+        none = run_xla(
+            *make_model(
+                "ConvTransposeWithDynamicPads", {**inputs, "pads": None}, **DOMAIN, group=2, **attributes
+            )
+        )
         np.testing.assert_array_equal(none["y0"], found["y0"])
 
 
@@ -90,13 +115,20 @@ def test_fused_matmul(turn_a: tuple[int, int], turn_b: tuple[int, int]) -> None:
         x = np.swapaxes(x, -1, -2) if transposed else x
         return np.ascontiguousarray(np.moveaxis(x, -2, 0) if batch_last else x)
 
-    attributes = {"transA": turn_a[0], "transBatchA": turn_a[1], "transB": turn_b[0], "transBatchB": turn_b[1]}
+    attributes = {
+        "transA": turn_a[0],
+        "transBatchA": turn_a[1],
+        "transB": turn_b[0],
+        "transBatchB": turn_b[1],
+    }
     inputs = {"a": stored(a, *turn_a), "b": stored(b, *turn_b)}
     found = check_op("FusedMatMul", inputs, **DOMAIN, **CLOSE, alpha=0.25, **attributes)["y0"]
     np.testing.assert_allclose(found, 0.25 * (a @ b), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("shapes", [((5,), (5, 3)), ((4, 5), (5,)), ((5,), (5,)), ((3, 4, 5), (5, 2)), ((1, 4, 5), (3, 5, 2))])
+@pytest.mark.parametrize(
+    "shapes", [((5,), (5, 3)), ((4, 5), (5,)), ((5,), (5,)), ((3, 4, 5), (5, 2)), ((1, 4, 5), (3, 5, 2))]
+)
 @pytest.mark.parametrize("op_type", ["FusedMatMul", "TransposeMatMul"])
 def test_fused_matmul_broadcasts(shapes: tuple[tuple[int, ...], ...], op_type: str) -> None:
     check_op(op_type, {"a": normal(*shapes[0]), "b": normal(*shapes[1])}, **DOMAIN, **CLOSE)
@@ -109,13 +141,19 @@ def test_fused_matmul_sums_narrow_floats_in_float32() -> None:
     np.testing.assert_allclose(found.astype(np.float32), wanted.astype(np.float32), rtol=1e-2)
 
 
-@pytest.mark.parametrize("activation", ["Relu", "Tanh", "HardSigmoid", "LeakyRelu", "Elu", "Selu", "Softplus", "Softsign"])
+@pytest.mark.parametrize(
+    "activation", ["Relu", "Tanh", "HardSigmoid", "LeakyRelu", "Elu", "Selu", "Softplus", "Softsign"]
+)
 def test_fused_matmul_activation_is_the_activation_of_the_product(activation: str) -> None:
     a, b = normal(3, 4), normal(4, 5)
     given = {"activation_alpha": 0.3} if activation in ("HardSigmoid", "LeakyRelu", "Elu") else {}
-    found = run_xla(*make_model("FusedMatMulActivation", {"a": a, "b": b}, **DOMAIN, activation=activation, **given))
+    found = run_xla(
+        *make_model("FusedMatMulActivation", {"a": a, "b": b}, **DOMAIN, activation=activation, **given)
+    )
     alpha = {"alpha": 0.3} if given else {}
-    wanted = run_xla(*make_model(activation, {"x": run_xla(*make_model("MatMul", {"a": a, "b": b}))["y0"]}, **alpha))
+    wanted = run_xla(
+        *make_model(activation, {"x": run_xla(*make_model("MatMul", {"a": a, "b": b}))["y0"]}, **alpha)
+    )
     np.testing.assert_allclose(found["y0"], wanted["y0"], rtol=1e-5, atol=1e-6)
 
 

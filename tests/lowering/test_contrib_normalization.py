@@ -26,7 +26,13 @@ SUM_ONLY = ["y", "", "", "total"]
 @pytest.mark.parametrize("beta", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 def test_skip_layer_normalization(skip: tuple[int, ...], beta: bool, bias: bool) -> None:
-    inputs = {"input": normal(2, 3, 8), "skip": normal(*skip), "gamma": normal(8), "beta": normal(8) if beta else None, "bias": normal(8) if bias else None}
+    inputs = {
+        "input": normal(2, 3, 8),
+        "skip": normal(*skip),
+        "gamma": normal(8),
+        "beta": normal(8) if beta else None,
+        "bias": normal(8) if bias else None,
+    }
     check_op("SkipLayerNormalization", inputs, SUM_ONLY, **DOMAIN, **CLOSE, epsilon=1e-3)
     if skip == (2, 3, 8):
         del inputs["beta"]
@@ -51,7 +57,9 @@ def test_simplified_layer_normalization_of_the_standard_domain(axis: int, dtype:
     close = {"rtol": 2e-3, "atol": 2e-3} if dtype == np.float16 else CLOSE
     scale = normal(*x.shape[axis:], dtype=dtype)
     outputs = 1 if dtype == np.float64 else 2  # the kernel saves a double factor, which the types forbid
-    check_op("SimplifiedLayerNormalization", {"x": x, "scale": scale}, outputs, **close, axis=axis, epsilon=1e-3)
+    check_op(
+        "SimplifiedLayerNormalization", {"x": x, "scale": scale}, outputs, **close, axis=axis, epsilon=1e-3
+    )
 
 
 @pytest.mark.parametrize("segments", [False, True])
@@ -83,10 +91,14 @@ def test_group_norm_is_group_normalization(channels_last: int, activation: int) 
         return placed(y / (1 + np.exp(-y)) if activation else y)
 
     attributes = {"groups": 3, "activation": activation, "channels_last": channels_last, "epsilon": 1e-3}
-    found = run_xla(*make_model("GroupNorm", {"x": placed(x), "gamma": gamma, "beta": beta}, **DOMAIN, **attributes))["y0"]
+    found = run_xla(
+        *make_model("GroupNorm", {"x": placed(x), "gamma": gamma, "beta": beta}, **DOMAIN, **attributes)
+    )["y0"]
     np.testing.assert_allclose(found, standard(x), **CLOSE)
     for skip in (normal(2, 6, 3, 4), normal(2, 6, 1, 1)):
-        given = placed(skip) if skip.shape == x.shape else skip.reshape((2, 1, 1, 6) if channels_last else (2, 6))
+        given = (
+            placed(skip) if skip.shape == x.shape else skip.reshape((2, 1, 1, 6) if channels_last else (2, 6))
+        )
         inputs = {"x": placed(x), "gamma": gamma, "beta": beta, "skip": given, "bias": bias}
         found = run_xla(*make_model("SkipGroupNorm", inputs, 2, **DOMAIN, **attributes))
         total = x + skip + bias.reshape(1, 6, 1, 1)

@@ -30,7 +30,9 @@ def f32(x: Any) -> np.ndarray:
     return np.array(x, np.float32)
 
 
-def check_rounded(op_type: str, inputs: dict[str, Any], *, version: int | None = None, **attributes: Any) -> None:
+def check_rounded(
+    op_type: str, inputs: dict[str, Any], *, version: int | None = None, **attributes: Any
+) -> None:
     """Equal to ONNX Runtime's result but for one step where the two round a near tie differently.
 
     `version` is the attribute that is called opset.
@@ -52,18 +54,37 @@ SIGNS = [np.uint8, np.int8]
 @pytest.mark.parametrize("op_type", ["QLinearAdd", "QLinearMul"])
 @pytest.mark.parametrize("shape", [(3, 1, 17), (1,), ()])
 def test_binary(op_type: str, dtype: Any, shape: tuple[int, ...]) -> None:
-    inputs = {"a": bytes_(3, 4, 17, dtype=dtype), "as": f32(0.03), "az": dtype(3), "b": bytes_(*shape, dtype=dtype), "bs": f32(0.07), "bz": dtype(7), "cs": f32(0.11), "cz": dtype(20)}
+    inputs = {
+        "a": bytes_(3, 4, 17, dtype=dtype),
+        "as": f32(0.03),
+        "az": dtype(3),
+        "b": bytes_(*shape, dtype=dtype),
+        "bs": f32(0.07),
+        "bz": dtype(7),
+        "cs": f32(0.11),
+        "cz": dtype(20),
+    }
     check_rounded(op_type, inputs)
     # ONNX Runtime infers no type without zero points.
-    zeros = run_xla(*make_model(op_type, {**inputs, "az": dtype(0), "bz": dtype(0), "cz": dtype(0)}, **DOMAIN))
+    zeros = run_xla(
+        *make_model(op_type, {**inputs, "az": dtype(0), "bz": dtype(0), "cz": dtype(0)}, **DOMAIN)
+    )
     absent = run_xla(*make_model(op_type, {**inputs, "az": None, "bz": None, "cz": None}, **DOMAIN))
     np.testing.assert_array_equal(absent["y0"], zeros["y0"])
 
 
 @pytest.mark.parametrize("dtype", SIGNS)
-@pytest.mark.parametrize(("op_type", "attributes"), [("QLinearSigmoid", {}), ("QLinearLeakyRelu", {"alpha": 0.3})])
+@pytest.mark.parametrize(
+    ("op_type", "attributes"), [("QLinearSigmoid", {}), ("QLinearLeakyRelu", {"alpha": 0.3})]
+)
 def test_unary(op_type: str, attributes: dict[str, Any], dtype: Any) -> None:
-    inputs = {"x": bytes_(3, 40, dtype=dtype), "xs": f32(0.05), "xz": dtype(10), "ys": f32(0.02), "yz": dtype(3)}
+    inputs = {
+        "x": bytes_(3, 40, dtype=dtype),
+        "xs": f32(0.05),
+        "xz": dtype(10),
+        "ys": f32(0.02),
+        "yz": dtype(3),
+    }
     check_rounded(op_type, inputs, **attributes)
 
 
@@ -73,17 +94,37 @@ def test_unary(op_type: str, attributes: dict[str, Any], dtype: Any) -> None:
 def test_softmax(opset: int, axis: int, dtype: Any) -> None:
     scale = 1 / 256
     zero = dtype(0 if dtype == np.uint8 else -128)
-    inputs = {"x": bytes_(3, 4, 5, dtype=dtype), "xs": f32(0.02), "xz": dtype(2), "ys": f32(scale), "yz": zero}
+    inputs = {
+        "x": bytes_(3, 4, 5, dtype=dtype),
+        "xs": f32(0.02),
+        "xz": dtype(2),
+        "ys": f32(scale),
+        "yz": zero,
+    }
     check_rounded("QLinearSoftmax", inputs, version=opset, axis=axis)
 
 
 @pytest.mark.parametrize("dtype", SIGNS)
 @pytest.mark.parametrize("channels_last", [0, 1])
 def test_pools(dtype: Any, channels_last: int) -> None:
-    inputs = {"x": bytes_(2, 6, 7, 8, dtype=dtype), "xs": f32(0.05), "xz": dtype(10), "ys": f32(0.0437), "yz": dtype(3)}
+    inputs = {
+        "x": bytes_(2, 6, 7, 8, dtype=dtype),
+        "xs": f32(0.05),
+        "xz": dtype(10),
+        "ys": f32(0.0437),
+        "yz": dtype(3),
+    }
     check_rounded("QLinearGlobalAveragePool", inputs, channels_last=channels_last)
-    for options in ({}, {"pads": [1, 0, 1, 1]}, {"pads": [1, 0, 1, 1], "count_include_pad": 1}, {"strides": [2, 2], "ceil_mode": 1}, {"auto_pad": "SAME_UPPER"}):
-        check_rounded("QLinearAveragePool", inputs, channels_last=channels_last, kernel_shape=[3, 2], **options)
+    for options in (
+        {},
+        {"pads": [1, 0, 1, 1]},
+        {"pads": [1, 0, 1, 1], "count_include_pad": 1},
+        {"strides": [2, 2], "ceil_mode": 1},
+        {"auto_pad": "SAME_UPPER"},
+    ):
+        check_rounded(
+            "QLinearAveragePool", inputs, channels_last=channels_last, kernel_shape=[3, 2], **options
+        )
 
 
 @pytest.mark.parametrize("dtype", SIGNS)
@@ -124,7 +165,15 @@ def test_convolution(channels_last: int) -> None:
         "ys": f32(0.2), "yz": np.uint8(120), "b": RANDOM.integers(-500, 500, 6).astype(np.int32),
     }  # fmt: skip
     constant = [k for k in inputs if k != "x"]
-    check_rounded("QLinearConv", inputs, channels_last=channels_last, group=2, pads=[1, 0, 1, 1], strides=[2, 1], constant=constant)
+    check_rounded(
+        "QLinearConv",
+        inputs,
+        channels_last=channels_last,
+        group=2,
+        pads=[1, 0, 1, 1],
+        strides=[2, 1],
+        constant=constant,
+    )
 
 
 @pytest.mark.parametrize("dtype", SIGNS)
@@ -132,7 +181,13 @@ def test_convolution(channels_last: int) -> None:
 @pytest.mark.parametrize("bias", [False, True])
 def test_dynamic_quantize_matmul(dtype: Any, columns: bool, bias: bool) -> None:
     shape = (5,) if columns else ()
-    inputs = {"a": normal(2, 3, 8), "b": bytes_(8, 5, dtype=dtype), "bs": RANDOM.uniform(0.01, 0.1, shape).astype(np.float32), "bz": bytes_(*shape, dtype=dtype), "bias": normal(5) if bias else None}
+    inputs = {
+        "a": normal(2, 3, 8),
+        "b": bytes_(8, 5, dtype=dtype),
+        "bs": RANDOM.uniform(0.01, 0.1, shape).astype(np.float32),
+        "bz": bytes_(*shape, dtype=dtype),
+        "bias": normal(5) if bias else None,
+    }
     check_op("DynamicQuantizeMatMul", inputs, **DOMAIN, **CLOSE, constant=["b"])
     check_op("DynamicQuantizeMatMul", {**inputs, "bz": None}, **DOMAIN, **CLOSE, constant=["b"])
 
@@ -157,7 +212,9 @@ def test_integer_products() -> None:
     np.testing.assert_array_equal(found, a.astype(np.int32) @ b.astype(np.int32))
     x, y = bytes_(3, 8), bytes_(8)
     inputs = {"a": x, "az": np.uint8(9), "b": y, "bz": None}
-    np.testing.assert_array_equal(run_xla(*make_model("MulInteger", inputs, **DOMAIN))["y0"], (x.astype(np.int32) - 9) * y)
+    np.testing.assert_array_equal(
+        run_xla(*make_model("MulInteger", inputs, **DOMAIN))["y0"], (x.astype(np.int32) - 9) * y
+    )
 
 
 @pytest.mark.parametrize("columns", [False, True])
@@ -225,19 +282,42 @@ def test_matmul_n_bits(bits: int, zero: str | None, k: int, block: int) -> None:
     middle = np.full_like(zeros, 1 << (bits - 1)) if zero is None else zeros
     real = ((weights - middle[..., None]) * scales[..., None]).reshape(n, -1)[:, :k].astype(np.float32)
     a, bias = normal(2, 3, k), normal(n)
-    inputs = {"a": a, "b": packed(weights, bits), "scales": scales, "zero_points": given, "g_idx": None, "bias": bias}
+    inputs = {
+        "a": a,
+        "b": packed(weights, bits),
+        "scales": scales,
+        "zero_points": given,
+        "g_idx": None,
+        "bias": bias,
+    }
     attributes = {"K": k, "N": n, "bits": bits, "block_size": block}
     found = run_xla(*make_model("MatMulNBits", inputs, **DOMAIN, **attributes))["y0"]
     np.testing.assert_allclose(found, a @ real.T + bias, rtol=1e-4, atol=1e-3)
     if zero != "float" or bits == 4:  # the kernels there are
-        check_op("MatMulNBits", inputs, **DOMAIN, rtol=1e-4, atol=1e-3, constant=["b", "scales", "zero_points"] if given is not None else ["b", "scales"], **attributes)
+        check_op(
+            "MatMulNBits",
+            inputs,
+            **DOMAIN,
+            rtol=1e-4,
+            atol=1e-3,
+            constant=["b", "scales", "zero_points"] if given is not None else ["b", "scales"],
+            **attributes,
+        )
 
 
 def test_matmul_n_bits_forms_that_are_refused() -> None:
     inputs = {"a": normal(3, 32), "b": bytes_(6, 2, 8), "scales": normal(6, 2)}
-    for more, attributes in (({}, {"weight_prepacked": 1}), ({"z": None, "g": np.zeros(32, np.int32)}, {}), ({}, {"bits": 3})):
+    for more, attributes in (
+        ({}, {"weight_prepacked": 1}),
+        ({"z": None, "g": np.zeros(32, np.int32)}, {}),
+        ({}, {"bits": 3}),
+    ):
         with pytest.raises(UnsupportedError):
-            run_xla(*make_model("MatMulNBits", {**inputs, **more}, **DOMAIN, K=32, N=6, block_size=16, **attributes))
+            run_xla(
+                *make_model(
+                    "MatMulNBits", {**inputs, **more}, **DOMAIN, K=32, N=6, block_size=16, **attributes
+                )
+            )
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -245,7 +325,12 @@ def test_matmul_n_bits_forms_that_are_refused() -> None:
 @pytest.mark.parametrize("indices", [np.array([[0, 4], [2, -1]]), np.array(3), np.zeros((0,), np.int64)])
 def test_gather_block_quantized_bytes(bits: int, zero: bool, indices: np.ndarray) -> None:
     table, zeros = RANDOM.integers(0, 1 << bits, (5, 32)), RANDOM.integers(0, 1 << bits, (5, 2))
-    inputs = {"data": packed(table, bits), "indices": indices, "scales": normal(5, 2), "zeros": packed(zeros, bits) if zero else None}
+    inputs = {
+        "data": packed(table, bits),
+        "indices": indices,
+        "scales": normal(5, 2),
+        "zeros": packed(zeros, bits) if zero else None,
+    }
     constant = ["data", "scales", "zeros"] if zero else ["data", "scales"]
     check_op("GatherBlockQuantized", inputs, **DOMAIN, bits=bits, block_size=16, constant=constant)
 
@@ -260,7 +345,12 @@ def test_gather_block_quantized(dtype: Any, zero: bool, taken: int, blocked: int
     def numbers(*dims: int) -> np.ndarray:
         return RANDOM.integers(0, 8, dims).astype(np.int8).astype(dtype)
 
-    inputs = {"data": numbers(*shape), "indices": np.array([[0, 2], [1, -1]]), "scales": normal(*blocks), "zeros": numbers(*blocks) if zero else None}
+    inputs = {
+        "data": numbers(*shape),
+        "indices": np.array([[0, 2], [1, -1]]),
+        "scales": normal(*blocks),
+        "zeros": numbers(*blocks) if zero else None,
+    }
     constant = ["data", "scales", "zeros"] if zero else ["data", "scales"]
     attributes = {"gather_axis": taken, "quantize_axis": blocked, "block_size": 16}
     check_op("GatherBlockQuantized", inputs, **DOMAIN, constant=constant, opset=21, **attributes)

@@ -17,7 +17,9 @@ DOMAIN = "com.microsoft"
 
 def test_lowered_operators_have_the_installed_schemas() -> None:
     installed = {(s.domain, s.name): s for s in get_all_operator_schema()}
-    lowered = [(d, n) for d, n, _ in load_all().entries() if (d, n) in contrib_schemas() and (d, n) in installed]
+    lowered = [
+        (d, n) for d, n, _ in load_all().entries() if (d, n) in contrib_schemas() and (d, n) in installed
+    ]
     assert len(lowered) > 50
     for key in lowered:
         recorded, schema = contrib_schemas()[key], installed[key]

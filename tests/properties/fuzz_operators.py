@@ -15,14 +15,22 @@ from operator_cases import OpCase, judge
 from operator_strategies import PREFERRED, STRATEGIES
 
 
-def fuzz(op_type: str, examples: int, number: int = 0) -> tuple[collections.Counter[str], list[str], list[str]]:
+def fuzz(
+    op_type: str, examples: int, number: int = 0
+) -> tuple[collections.Counter[str], list[str], list[str]]:
     """The counts of verdicts, the wrong ones, and those where the oracles differ."""
     counts: collections.Counter[str] = collections.Counter()
     wrong: list[str] = []
     torn: list[str] = []
 
     @seed(number)
-    @settings(max_examples=examples, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
     @given(STRATEGIES[op_type])
     def run(case: OpCase) -> None:
         verdict = judge(case, PREFERRED.get(op_type, ("", ""))[0])

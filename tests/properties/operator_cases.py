@@ -35,6 +35,8 @@ class OpCase:
         inputs: in order, by any name; None is absent.
         constant: the inputs that are initializers, where they are given.
         scaled: compare with the largest finite result in mind, as is due to sums; else each element by itself.
+        tolerance: by what the relative tolerance of the type is multiplied.
+        absolute: the absolute tolerance, where results may cancel.
         steps: by how much rounded integers may differ.
         outputs: how many, or their names with "" for an absent one.
     """
@@ -47,6 +49,7 @@ class OpCase:
     constant: tuple[str, ...] = ()
     scaled: bool = False
     tolerance: float = 1.0
+    absolute: float = 0.0
     steps: int = 0
 
     def __repr__(self) -> str:
@@ -95,7 +98,10 @@ def judge(case: OpCase, preferred: str | None = None) -> Verdict:
     elif len(reports) == 2 and None in reports.values():
         (wrong,) = (f"{name}: {text}" for name, text in reports.items() if text)
         return Verdict("one", f"{case}\n{wrong}")
-    return Verdict("wrong", "\n".join([str(case), *(f"{n}: {t}" for n, t in reports.items()), f"failed: {_errors(wanted)}"]))
+    return Verdict(
+        "wrong",
+        "\n".join([str(case), *(f"{n}: {t}" for n, t in reports.items()), f"failed: {_errors(wanted)}"]),
+    )
 
 
 def _errors(wanted: dict[str, Any]) -> dict[str, str]:
@@ -121,7 +127,9 @@ def _difference(case: OpCase, found: dict[str, Any], wanted: dict[str, Any]) -> 
     for name, expected in wanted.items():
         actual = np.asarray(found[name])
         if actual.dtype != expected.dtype or actual.shape != expected.shape:
-            return f"{name}: {actual.dtype}{list(actual.shape)}, wanted {expected.dtype}{list(expected.shape)}"
+            return (
+                f"{name}: {actual.dtype}{list(actual.shape)}, wanted {expected.dtype}{list(expected.shape)}"
+            )
         bad = ~_close(case, actual, expected)
         if bad.any():
             at = tuple(int(i) for i in np.argwhere(np.atleast_1d(bad))[0])
@@ -137,7 +145,7 @@ def _close(case: OpCase, actual: np.ndarray, expected: np.ndarray) -> np.ndarray
             return np.abs(actual.astype(np.int64) - expected.astype(np.int64)) <= case.steps
         return (actual == expected) | ((actual != actual) & (expected != expected))  # noqa: PLR0124
     key = "float32" if expected.dtype.kind == "c" else expected.dtype.name
-    relative, absolute = case.tolerance * RELATIVE[key], SMALLEST[key]
+    relative, absolute = case.tolerance * RELATIVE[key], max(SMALLEST[key], case.absolute)
     wide = np.complex128 if expected.dtype.kind == "c" else np.float64
     actual, expected = actual.astype(wide), expected.astype(wide)
     finite = np.abs(expected[np.isfinite(expected)])

@@ -27,7 +27,9 @@ def case(name: str) -> Callable[[Callable[[Draw], OpCase]], Callable[[Draw], OpC
     return register
 
 
-def data(draw: Draw, least: int = 0, most: int = 4, kinds: tuple[Any, ...] = KINDS, low: int = 0) -> np.ndarray:
+def data(
+    draw: Draw, least: int = 0, most: int = 4, kinds: tuple[Any, ...] = KINDS, low: int = 0
+) -> np.ndarray:
     """An operand of any of the kinds."""
     return numbers(draw, draw(shapes(least, most, low)), draw(st.sampled_from(kinds)))
 
@@ -42,7 +44,13 @@ def slice_(draw: Draw) -> OpCase:
     axes = axes_of(draw, x.ndim, 1)
     starts, ends = ([draw(st.sampled_from(EXTREME)) for _ in axes] for _ in range(2))
     steps = [draw(st.sampled_from((1, 2, -1, -2, 3, 2**40, -(2**40)))) for _ in axes]
-    inputs = {"x": x, "starts": ints(*starts), "ends": ints(*ends), "axes": ints(*axes), "steps": ints(*steps)}
+    inputs = {
+        "x": x,
+        "starts": ints(*starts),
+        "ends": ints(*ends),
+        "axes": ints(*axes),
+        "steps": ints(*steps),
+    }
     if draw(st.booleans()):
         inputs["steps"] = None
     return OpCase("Slice", inputs, constant=("starts", "ends", "axes", "steps"))
@@ -134,7 +142,9 @@ def expand(draw: Draw) -> OpCase:
 @case("Tile")
 def tile(draw: Draw) -> OpCase:
     x = data(draw, 1)
-    return OpCase("Tile", {"x": x, "repeats": ints(*[draw(dims(0, 3)) for _ in x.shape])}, constant=("repeats",))
+    return OpCase(
+        "Tile", {"x": x, "repeats": ints(*[draw(dims(0, 3)) for _ in x.shape])}, constant=("repeats",)
+    )
 
 
 @case("Squeeze")
@@ -212,7 +222,9 @@ def scatter_elements(draw: Draw) -> OpCase:
         places = np.arange(shape[axis]).reshape([-1 if a == axis % x.ndim else 1 for a in range(x.ndim)])
         i = np.broadcast_to(places, shape).astype(np.int64) - draw(st.sampled_from((0, x.shape[axis])))
     updates = numbers(draw, tuple(shape), x.dtype, edges=reduction in ("none", "max", "min"))
-    return OpCase("ScatterElements", {"x": x, "i": i, "u": updates}, {"axis": axis, "reduction": reduction}, scaled=True)
+    return OpCase(
+        "ScatterElements", {"x": x, "i": i, "u": updates}, {"axis": axis, "reduction": reduction}, scaled=True
+    )
 
 
 @case("ScatterND")
@@ -246,7 +258,9 @@ def cumulative(op_type: str, opset: int) -> None:
         x = data(draw, 1, kinds=(np.float32, np.float64, np.int32, np.int64))
         axis = np.array(axis_of(draw, x.ndim), draw(st.sampled_from((np.int32, np.int64))))
         attributes = some(draw, exclusive=1, reverse=1)
-        return OpCase(op_type, {"x": x, "axis": axis}, attributes, opset=opset, constant=("axis",), scaled=True)
+        return OpCase(
+            op_type, {"x": x, "axis": axis}, attributes, opset=opset, constant=("axis",), scaled=True
+        )
 
     case(op_type)(draw_case)
 
@@ -266,8 +280,12 @@ def reduction(op_type: str, kinds: tuple[Any, ...], *, empty: bool = True, opset
         if op_type == "ReduceLogSum":
             x = np.abs(x)
         axes = ints(*axes_of(draw, x.ndim)) if draw(st.booleans()) else None
-        attributes = some(draw, keepdims=draw(st.integers(0, 1)), noop_with_empty_axes=draw(st.integers(0, 1)))
-        return OpCase(op_type, {"x": x, "axes": axes}, attributes, opset=opset, constant=("axes",), scaled=True)
+        attributes = some(
+            draw, keepdims=draw(st.integers(0, 1)), noop_with_empty_axes=draw(st.integers(0, 1))
+        )
+        return OpCase(
+            op_type, {"x": x, "axes": axes}, attributes, opset=opset, constant=("axes",), scaled=True
+        )
 
     case(op_type)(draw_case)
 
@@ -287,7 +305,12 @@ def arg(op_type: str) -> None:
         x = numbers(draw, draw(shapes(1, 3, 1)), dtype, edges=False, scale=2.0)
         if draw(st.booleans()):
             x = np.trunc(x)
-        attributes = some(draw, axis=axis_of(draw, x.ndim), keepdims=draw(st.integers(0, 1)), select_last_index=draw(st.integers(0, 1)))
+        attributes = some(
+            draw,
+            axis=axis_of(draw, x.ndim),
+            keepdims=draw(st.integers(0, 1)),
+            select_last_index=draw(st.integers(0, 1)),
+        )
         return OpCase(op_type, {"x": x}, attributes)
 
     case(op_type)(draw_case)
@@ -310,7 +333,10 @@ def blocks(op_type: str) -> None:
         n, c, h, w = (draw(dims(1, 3)) for _ in range(4))
         deep = op_type == "DepthToSpace"
         shape = (n, c * size * size, h, w) if deep else (n, c, h * size, w * size)
-        attributes = {"blocksize": size, **(some(draw, mode=draw(st.sampled_from(("DCR", "CRD")))) if deep else {})}
+        attributes = {
+            "blocksize": size,
+            **(some(draw, mode=draw(st.sampled_from(("DCR", "CRD")))) if deep else {}),
+        }
         return OpCase(op_type, {"x": numbers(draw, shape, np.float32)}, attributes)
 
     case(op_type)(draw_case)
@@ -325,16 +351,24 @@ def one_hot(draw: Draw) -> OpCase:
     depth = draw(st.integers(1, 5))
     generator = np.random.default_rng(draw(st.integers(0, 999)))
     shape = draw(shapes(0, 3))
-    i = np.asarray(generator.integers(-depth - 2, depth + 2, shape)).astype(draw(st.sampled_from((np.int64, np.int32, np.float32))))
+    i = np.asarray(generator.integers(-depth - 2, depth + 2, shape)).astype(
+        draw(st.sampled_from((np.int64, np.int32, np.float32)))
+    )
     values = finite(draw, (2,), draw(st.sampled_from((np.float32, np.int64, np.int32))))
     attributes = some(draw, axis=axis_of(draw, len(shape) + 1))
-    return OpCase("OneHot", {"i": i, "depth": np.array(depth), "values": values}, attributes, constant=("depth",))
+    return OpCase(
+        "OneHot", {"i": i, "depth": np.array(depth), "values": values}, attributes, constant=("depth",)
+    )
 
 
 @case("EyeLike")
 def eye_like(draw: Draw) -> OpCase:
     x = numbers(draw, (draw(dims()), draw(dims())), draw(st.sampled_from((np.float32, np.int32, np.int64))))
-    return OpCase("EyeLike", {"x": x}, some(draw, k=draw(st.integers(-5, 5)), dtype=draw(st.sampled_from((1, 6, 7, 11)))))
+    return OpCase(
+        "EyeLike",
+        {"x": x},
+        some(draw, k=draw(st.integers(-5, 5)), dtype=draw(st.sampled_from((1, 6, 7, 11)))),
+    )
 
 
 @case("Range")
@@ -352,7 +386,11 @@ def constant_of_shape(draw: Draw) -> OpCase:
     import onnx
 
     value = finite(draw, (1,), draw(st.sampled_from((np.float32, np.int64, np.uint8, np.float16))))
-    return OpCase("ConstantOfShape", {"shape": ints(*draw(shapes()))}, some(draw, value=onnx.numpy_helper.from_array(value)))
+    return OpCase(
+        "ConstantOfShape",
+        {"shape": ints(*draw(shapes()))},
+        some(draw, value=onnx.numpy_helper.from_array(value)),
+    )
 
 
 @case("ReverseSequence")
@@ -369,7 +407,9 @@ def center_crop_pad(draw: Draw) -> OpCase:
     x = data(draw, 1, low=1, kinds=(np.float32, np.int64))
     axes = axes_of(draw, x.ndim, 1) if draw(st.booleans()) else None
     shape = ints(*[draw(dims(1, 7)) for _ in (axes or x.shape)])
-    return OpCase("CenterCropPad", {"x": x, "shape": shape}, {} if axes is None else {"axes": axes}, constant=("shape",))
+    return OpCase(
+        "CenterCropPad", {"x": x, "shape": shape}, {} if axes is None else {"axes": axes}, constant=("shape",)
+    )
 
 
 @case("TensorScatter")
@@ -381,8 +421,17 @@ def tensor_scatter(draw: Draw) -> OpCase:
     update[axis] = draw(st.integers(1, shape[axis]))
     room = shape[axis] - update[axis] if mode == "linear" else shape[axis] - 1
     starts = ints(*[draw(st.integers(0, room)) for _ in range(shape[0])]) if draw(st.booleans()) else None
-    inputs = {"past": numbers(draw, shape, np.float32), "update": numbers(draw, tuple(update), np.float32), "starts": starts}
-    return OpCase("TensorScatter", inputs, {"axis": draw(st.sampled_from((axis, axis - len(shape)))), "mode": mode}, opset=24)
+    inputs = {
+        "past": numbers(draw, shape, np.float32),
+        "update": numbers(draw, tuple(update), np.float32),
+        "starts": starts,
+    }
+    return OpCase(
+        "TensorScatter",
+        inputs,
+        {"axis": draw(st.sampled_from((axis, axis - len(shape)))), "mode": mode},
+        opset=24,
+    )
 
 
 @case("Compress")
@@ -391,11 +440,11 @@ def compress(draw: Draw) -> OpCase:
     axis = axis_of(draw, x.ndim) if draw(st.booleans()) else None
     size = math.prod(x.shape) if axis is None else x.shape[axis]
     condition = numbers(draw, (draw(st.integers(0, size)),), np.bool_)
-    return OpCase("Compress", {"x": x, "c": condition}, {} if axis is None else {"axis": axis}, constant=("c",))
+    return OpCase(
+        "Compress", {"x": x, "c": condition}, {} if axis is None else {"axis": axis}, constant=("c",)
+    )
 
 
 @case("NonZero")
 def non_zero(draw: Draw) -> OpCase:
     return OpCase("NonZero", {"x": data(draw, 1, kinds=(np.float32, np.int64, np.bool_))}, constant=("x",))
-
-

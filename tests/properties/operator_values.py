@@ -14,7 +14,25 @@ UNSIGNED = (np.uint8, np.uint16, np.uint32, np.uint64)
 INTEGERS = SIGNED + UNSIGNED
 NUMBERS = FLOATS + INTEGERS
 
-FLOAT_EDGES = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 3e4, -3e4, 1e-4, 88.0, -88.0)
+FLOAT_EDGES = (
+    np.nan,
+    np.inf,
+    -np.inf,
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    -0.5,
+    1.5,
+    2.5,
+    -2.5,
+    3e4,
+    -3e4,
+    1e-4,
+    88.0,
+    -88.0,
+)
 
 Draw = Any
 
@@ -29,7 +47,9 @@ def shapes(least: int = 0, most: int = 4, low: int = 0, high: int = 4) -> st.Sea
     return st.lists(dims(low, high), min_size=least, max_size=most).map(tuple)
 
 
-def numbers(draw: Draw, shape: tuple[int, ...], dtype: Any, *, edges: bool = True, scale: float = 3.0) -> np.ndarray:
+def numbers(
+    draw: Draw, shape: tuple[int, ...], dtype: Any, *, edges: bool = True, scale: float = 3.0
+) -> np.ndarray:
     """Random numbers of which, if asked, about one in three is an edge of the type."""
     generator = np.random.default_rng(draw(st.integers(0, 2**20)))
     dtype = np.dtype(dtype)

@@ -172,7 +172,11 @@ def group_query_attention(
     prompt = length == total
     before = jnp.zeros_like(valid) if prompt else valid - np.int32(length)
     size = max(total, past_key.shape[2] if past_key is not None else 0)
-    if k.shape[2] != length or (past_key is None and not prompt) or (past_key is None) != (past_value is None):
+    if (
+        k.shape[2] != length
+        or (past_key is None and not prompt)
+        or (past_key is None) != (past_value is None)
+    ):
         raise ctx.unsupported("keys that are neither the queries' own nor cached", found=k.shape)
     cache = _Cache(before, valid, size, prompt)
     if do_rotary:

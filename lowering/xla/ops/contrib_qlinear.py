@@ -203,7 +203,9 @@ def qlinear_where(
     return quantized(real, z_scale, z_zero_point, x.dtype)
 
 
-@lowers("QLinearConv", since=(1,), domain=DOMAIN, ignores=("kernel_shape",))  # the kernel's shape says the same
+@lowers(
+    "QLinearConv", since=(1,), domain=DOMAIN, ignores=("kernel_shape",)
+)  # the kernel's shape says the same
 def qlinear_conv_1(
     x: Array, x_scale: Array, x_zero_point: Array, w: Array, w_scale: Array, w_zero_point: Array,
     y_scale: Array, y_zero_point: Array, b: Array | None, *,
