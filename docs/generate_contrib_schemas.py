@@ -1,7 +1,7 @@
 """Write lowering/contrib_schemas.tsv from the schemas of the installed ONNX Runtime.
 
-Columns: domain (empty = ai.onnx), op, inputs in order (``*`` marks a variadic one), attributes. Operators of the
-default domain are listed where the onnx package does not know them.
+Columns: domain (empty = ai.onnx), op, inputs in order (``*`` marks a variadic one), attributes. Operators of
+the default domain are listed where the onnx package does not know them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The operators that ONNX Runtime adds to the standard: their inputs and attributes, from its own schemas.
 
-``contrib_schemas.tsv`` is written by ``python docs/generate_contrib_schemas.py`` from the installed ONNX Runtime,
-so that lowerings are checked against it without importing it.
+``contrib_schemas.tsv`` is written by ``python docs/generate_contrib_schemas.py`` from the installed ONNX
+Runtime, so that lowerings are checked against it without importing it.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from pathlib import Path
 os.environ["JAX_PLATFORMS"] = "cpu"
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from operator_cases import OpCase, judge
-from operator_strategies import PREFERRED, STRATEGIES
+from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
+from operator_cases import OpCase, judge  # noqa: E402
+from operator_strategies import PREFERRED, STRATEGIES  # noqa: E402
 
 
 def fuzz(

@@ -55,7 +55,7 @@ for name in "Ceil Floor Round".split():
     unary(name, FLOATS, opset=22)
 for name in "Abs Sign Neg Identity".split():
     unary(name, FLOATS + SIGNED)
-unary("Relu", FLOATS + (np.int32, np.int8))
+unary("Relu", (*FLOATS, np.int32, np.int8))
 unary("IsNaN", FLOATS, opset=20)
 unary("IsInf", (np.float32, np.float64), opset=20, detect_negative=(0, 1), detect_positive=(0, 1))
 unary("Not", (np.bool_,))

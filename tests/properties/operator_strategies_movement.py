@@ -112,7 +112,7 @@ def reshape(draw: Draw) -> OpCase:
     x = data(draw)
     shape = list(draw(st.permutations([*x.shape, 1]) if x.size else st.just(list(x.shape))))
     attributes = {}
-    if x.size and draw(st.booleans()) and len(shape):
+    if x.size and draw(st.booleans()) and shape:
         shape[draw(st.integers(0, len(shape) - 1))] = -1
     elif x.shape and draw(st.booleans()):
         shape = [0, *x.shape[1:]]

@@ -1,6 +1,6 @@
 """ONNX Runtime's activations: the Gelu family, with a bias or a gate, and the fused additions around them.
 
-Spec: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md , one heading for each operator.
+Spec: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md , a heading for each.
 """
 
 from __future__ import annotations

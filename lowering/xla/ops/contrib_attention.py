@@ -3,7 +3,7 @@
 A masked key has ``mask_filter_value`` added to its score, so that a row that is masked throughout still is an
 ordinary softmax. Keys ahead of a causal query get the lowest number, which no score outweighs.
 
-Spec: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md , one heading for each operator.
+Spec: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md , a heading for each.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def added_to_scores(
     causal: int,
     filter_value: float,
 ) -> Array | None:
-    """What masks, the causal rule and the attention bias add to scores of ``q: [B, N, S, H]``; None if nothing.
+    """What masks, the causal rule and the bias add to the scores of q: [B, N, S, H]; None if nothing.
 
     `mask` has one of the shapes that :func:`_allowed` reads.
     """
@@ -85,7 +85,7 @@ def _allowed(ctx: Context, mask: Array, batch: int, length: Any, total: Any) -> 
     """[B, 1, S or 1, T]: which keys a mask lets through.
 
     It is 0 or positive for each key ``[B, T]`` or each pair ``[B, S, T]``; or tells the length of each row's
-    keys ``[B]``, also with the cumulated lengths of queries and keys behind them ``[3 * B + 2]``; or the ends,
+    keys ``[B]``, also with cumulated lengths of queries and keys behind them ``[3 * B + 2]``; or the ends,
     then the starts of each row ``[2 * B]``.
     """
     if mask.ndim == 1:

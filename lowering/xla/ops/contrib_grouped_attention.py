@@ -1,6 +1,6 @@
 """ONNX Runtime's GroupQueryAttention, and rotary embeddings by its conventions.
 
-Spec: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md , one heading for each operator.
+Spec: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md , a heading for each.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BEFORE_SOFTMAX, AFTER_SOFTMAX = 1, 2
 
 
 def rotated(x: Array, cos: Array, sin: Array, *, interleaved: int) -> Array:
-    """Turn pairs of the first features of ``x: [B, N, S, H]`` by the angles of ``cos, sin: [B or 1, 1, S, R / 2]``."""
+    """Turn pairs of the first R features of x: [B, N, S, H] by the angles of cos, sin: [B, 1, S, R / 2]."""
     wide, size = accumulator(x.dtype), 2 * cos.shape[-1]
     cos, sin = cos.astype(wide), sin.astype(wide)
     head, rest = x[..., :size].astype(wide), x[..., size:]

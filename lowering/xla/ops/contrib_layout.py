@@ -1,6 +1,6 @@
 """ONNX Runtime's operators that move, pick and measure elements, most of them older forms of standard ones.
 
-Spec: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md , one heading for each operator.
+Spec: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md , a heading for each.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def crop_and_resize(
 ) -> Array:
     """Each box of its image at `crop_size`, corners aligned; what lies outside the image has a fixed value.
 
-    Shapes: ``x: [N, C, H, W]``, ``rois: [R, 4]`` (y1, x1, y2, x2 from 0 to 1); the result is ``[R, C, h, w]``.
+    Shapes: ``x: [N, C, H, W]``, ``rois: [R, 4]`` (y1, x1, y2, x2 from 0 to 1); the result: ``[R, C, h, w]``.
     """
     if mode not in ("bilinear", "nearest"):
         raise ctx.unsupported("an unknown mode", found=mode)

@@ -1,6 +1,6 @@
 """ONNX Runtime's matrix products and convolutions with something fused to them.
 
-Spec: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md , one heading for each operator.
+Spec: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md , a heading for each.
 """
 
 from __future__ import annotations
@@ -14,8 +14,17 @@ from jax import lax
 
 from graphopt.lowering.xla.emit import Context
 from graphopt.lowering.xla.ops import lowers
-from graphopt.lowering.xla.ops.activation import elu, hard_sigmoid, hard_swish, leaky_relu, softplus, softsign
-from graphopt.lowering.xla.ops.activation import selu, tanh_gelu, thresholded_relu
+from graphopt.lowering.xla.ops.activation import (
+    elu,
+    hard_sigmoid,
+    hard_swish,
+    leaky_relu,
+    selu,
+    softplus,
+    softsign,
+    tanh_gelu,
+    thresholded_relu,
+)
 from graphopt.lowering.xla.ops.conv import Ints, conv, conv_transpose
 from graphopt.lowering.xla.ops.matmul import accumulator, gemm
 
@@ -37,7 +46,7 @@ ACTIVATIONS: dict[str, tuple[Callable[..., Array], tuple[str, ...]]] = {
     "Softsign": (softsign, ()),
     "ThresholdedRelu": (thresholded_relu, ("alpha",)),
 }
-"""The activations that are fused, with the names of their parameters in the order ``activation_params`` has."""
+"""The activations that are fused, with the names of their parameters in the order of activation_params."""
 
 CONV_ACTIVATIONS = ("", "Relu", "Tanh", "Sigmoid", "LeakyRelu", "Clip", "HardSigmoid", "HardSwish")
 
@@ -148,7 +157,7 @@ def fused_matmul(
     transBatchA: int = 0,
     transBatchB: int = 0,
 ) -> Array:
-    """alpha * a' @ b', where ' transposes the matrices, and transBatch* turns a[i, *batch, k] to [*batch, i, k]."""
+    """alpha * a' @ b', where ' transposes the matrices; transBatch* makes [i, *batch, k] [*batch, i, k]."""
     return _fused_product(ctx, a, b, alpha, (transA, transBatchA), (transB, transBatchB)).astype(a.dtype)
 
 

@@ -1,6 +1,6 @@
-"""ONNX Runtime's normalizations, fused with the sums and lookups before them. Statistics are taken in float32.
+"""ONNX Runtime's normalizations, fused with the sums and lookups before them. Statistics are in float32.
 
-Spec: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md , one heading for each operator.
+Spec: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md , a heading for each.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def skip_layer_normalization(
 def skip_simplified_layer_normalization(
     ctx: Context, input: Array, skip: Array, gamma: Array, bias: Array | None, *, epsilon: float = 1e-12
 ) -> tuple[Array | None, ...]:
-    """Root mean square normalization of input + skip + bias over the last axis, and that sum as fourth output."""
+    """RMSNormalization of input + skip + bias over the last axis, and that sum as fourth output."""
     total = _total(ctx, input, skip, bias)
     y = _root_mean_square(total, (-1,), epsilon)[0] * widened(gamma)
     return y.astype(input.dtype), None, None, total.astype(input.dtype)

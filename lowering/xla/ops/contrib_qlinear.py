@@ -1,6 +1,6 @@
 """ONNX Runtime's operators from 8 bits to 8 bits: computed in float32 between dequantizing and quantizing.
 
-Spec: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md , one heading for each operator.
+Spec: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md , a heading for each.
 """
 
 from __future__ import annotations

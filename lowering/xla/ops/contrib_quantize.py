@@ -1,6 +1,6 @@
 """ONNX Runtime's products with quantized operands, and its own forms of quantizing.
 
-Spec: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md , one heading for each operator.
+Spec: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md , a heading for each.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def matmul_n_bits(
 ) -> Array:
     """a @ w' + bias for ``w: [N, K]`` = (b - zero_point) * scale, packed in blocks along K.
 
-    Shapes: ``b: [N, blocks, block_size * bits / 8]``, ``scales: [N, blocks]``; zero points are packed likewise,
+    Shapes: ``b: [N, blocks, block_size * bits / 8]``, ``scales: [N, blocks]``; zero points are packed alike,
     or of a's type and one for each block; without them they are ``2 ** (bits - 1)``.
     """
     if g_idx is not None or weight_prepacked or bits not in (2, 4, 8):
@@ -236,7 +236,7 @@ def gather_block_quantized(
     gather_axis: int = 0,
     quantize_axis: int = 1,
 ) -> Array:
-    """(data - zero_point) * scale at `indices` along `gather_axis`, with a scale for each block of `quantize_axis`.
+    """(data - zero_point) * scale at `indices` along gather_axis, a scale for each block of quantize_axis.
 
     Bytes hold numbers of `bits` bits along the last axis, whose zero point is ``2 ** (bits - 1)`` by default.
     """
