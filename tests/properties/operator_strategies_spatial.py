@@ -224,9 +224,11 @@ def resize(draw: Draw) -> OpCase:
         attributes |= some(draw, extrapolation_value=2.5)
     if draw(st.booleans()):
         inputs["sizes"] = ints(*[draw(st.integers(1, 8)) for _ in axes])
-        attributes |= some(
-            draw, keep_aspect_ratio_policy=draw(st.sampled_from(("stretch", "not_larger", "not_smaller")))
-        )
+        policies = ("stretch", "not_larger", "not_smaller")
+        attributes |= some(draw, keep_aspect_ratio_policy=draw(st.sampled_from(policies)))
+        if attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+            # The reference takes no negative axes, and the runtime forgets these of the policy.
+            attributes |= {"axes": [a % rank for a in axes]}
     else:
         inputs["scales"] = np.array(
             [draw(st.sampled_from((0.5, 1.0, 2.0, 0.6, 1.7, 3.0))) for _ in axes], np.float32

@@ -151,9 +151,13 @@ def thresholded_relu(x: Array, *, alpha: float = 1.0) -> Array:
 
 @lowers("Shrink", since=(9,))
 def shrink(input: Array, *, bias: float = 0.0, lambd: float = 0.5) -> Array:
-    """x + bias below -lambd, x - bias above lambd, else 0; integers go through float32."""
+    """x + bias below -lambd, x - bias above lambd, else 0; integers go through float32 and wrap around."""
     if jnp.issubdtype(input.dtype, jnp.integer):
-        return _shrink(input.astype(np.float32), bias, lambd).astype(input.dtype)
+        shrunk = _shrink(input.astype(np.float32), bias, lambd)
+        wrapped = shrunk.astype(np.int64).astype(input.dtype)
+        if input.dtype != np.uint64:
+            return wrapped
+        return jnp.where(shrunk < 0, wrapped, shrunk.astype(input.dtype))
     return in_compute_dtype(_shrink)(input, bias=bias, lambd=lambd)
 
 
