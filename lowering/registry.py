@@ -14,9 +14,11 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
+import numpy as np
 import onnx.defs
 
 from graphopt.errors import InvariantError
+from graphopt.lowering.contrib import contrib_schemas
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,6 +34,7 @@ class Lowering:
         variadic: whether the last of `operands` takes all remaining inputs.
         wants_context: whether the function takes the emission context as its first argument.
         attributes: the attribute names it takes.
+        defaults: those of floats, as the float32 that an attribute holds: 0.01 left out is 0.01 written.
     """
 
     domain: str
@@ -43,6 +46,7 @@ class Lowering:
     variadic: bool
     wants_context: bool
     attributes: frozenset[str]
+    defaults: dict[str, float]
 
 
 class Registry:
@@ -95,9 +99,9 @@ class Registry:
 def schema_version(domain: str, op_type: str, opset: int) -> int | None:
     """The since-version of the schema that `op_type` has at `opset`; None if there is none.
 
-    com.microsoft has no schemas in the onnx package: its operators are all of version 1.
+    What ONNX Runtime adds (com.microsoft, and a few of the default domain) is all of version 1.
     """
-    if domain == "com.microsoft":
+    if domain == "com.microsoft" or (domain, op_type) in contrib_schemas():
         return 1
     try:
         return int(onnx.defs.get_schema(op_type, opset, domain).since_version)
@@ -113,6 +117,7 @@ def _inspect(
     if wants_context:
         parameters = parameters[1:]
     operands = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    keywords = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
     return Lowering(
         domain=domain,
         op_type=op_type,
@@ -122,7 +127,8 @@ def _inspect(
         operands=tuple(p.name for p in operands),
         variadic=any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in operands),
         wants_context=wants_context,
-        attributes=frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY),
+        attributes=frozenset(p.name for p in keywords),
+        defaults={p.name: float(np.float32(p.default)) for p in keywords if isinstance(p.default, float)},
     )
 
 
@@ -132,8 +138,11 @@ def _check_against_schema(lowering: Lowering, ignores: frozenset[str]) -> None:
         raise InvariantError(
             "GO901", f"static operands that the function does not take: {unknown}", where=where
         )
+    if (lowering.domain, lowering.op_type) in contrib_schemas():
+        _check_against_contrib_schema(lowering, ignores, where)
+        return
     if lowering.domain == "com.microsoft":
-        return  # the onnx package has no schemas of this domain
+        raise InvariantError("GO901", f"ONNX Runtime has no {lowering.op_type}", where=where)
     known_attributes: set[str] = set()
     for version in lowering.since:
         try:
@@ -156,6 +165,23 @@ def _check_against_schema(lowering: Lowering, ignores: frozenset[str]) -> None:
         if missing := attributes - lowering.attributes - ignores:
             raise InvariantError("GO901", f"attributes are not handled: {sorted(missing)}", where=where)
     if known_attributes and (extra := lowering.attributes - known_attributes):
+        raise InvariantError("GO901", f"attributes that no version has: {sorted(extra)}", where=where)
+
+
+def _check_against_contrib_schema(lowering: Lowering, ignores: frozenset[str], where: str) -> None:
+    schema = contrib_schemas()[lowering.domain, lowering.op_type]
+    inputs = tuple(operand_name(name) for name in schema.inputs)
+    if inputs != lowering.operands or schema.variadic != lowering.variadic:
+        raise InvariantError(
+            "GO901",
+            "operand names differ from the schema",
+            where=where,
+            found=lowering.operands,
+            expected=inputs,
+        )
+    if missing := schema.attributes - lowering.attributes - ignores:
+        raise InvariantError("GO901", f"attributes are not handled: {sorted(missing)}", where=where)
+    if extra := (lowering.attributes | ignores) - schema.attributes:
         raise InvariantError("GO901", f"attributes that no version has: {sorted(extra)}", where=where)
 
 

@@ -99,6 +99,8 @@ class Inference:
         known = registry.get(node.domain or "", node.op_type, version=self._opset(node))
         if known is None and node.domain == "com.microsoft" and node.op_type in _FUSED:
             known = registry.get("", _FUSED[node.op_type], version=self._opset_of(""))
+        if _is_quantized_gemm(node):
+            known = None
         if known is None and not is_op(node, "Loop"):
             for graph in subgraphs(node):
                 self.run(graph)
@@ -272,6 +274,13 @@ class Inference:
                 changed = True
             value.shape = Shape(dims)
         return changed
+
+
+def _is_quantized_gemm(node: Node) -> bool:
+    """Whether `node` is a QGemm with 8-bit results, whose type the package takes from the scale."""
+    return (
+        is_op(node, "QGemm", domain="com.microsoft") and len(node.inputs) > 8 and node.inputs[8] is not None
+    )
 
 
 def _is_true(value: Value | None) -> bool:

@@ -330,7 +330,7 @@ def as_array(operand: Operand) -> Any:
 
 def attributes(node: Node, lowering: Lowering) -> dict[str, Any]:
     """The node's attributes as Python values: str, int, float, tuple, numpy array or graph."""
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = dict(lowering.defaults)
     for name, attr in node.attributes.items():
         if name not in lowering.attributes:
             continue

@@ -43,6 +43,7 @@ def test_wheel_works_elsewhere(tmp_path: Path) -> None:
     (wheel,) = dist.glob("graphopt-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "graphopt/passes/fold_constants.py" in names
+    assert "graphopt/lowering/contrib_schemas.tsv" in names
     assert "graphopt/lowering/cuda/ort_cuda_kernels.tsv" in names
     assert "graphopt/devices.toml" in names
     assert len(names) == len(set(names))

@@ -117,10 +117,15 @@ def mish(x: Array) -> Array:
 def gelu(x: Array, *, approximate: str = "none") -> Array:
     """x * Phi(x), the normal distribution's Phi by erf, or by tanh if ``approximate="tanh"``."""
     if approximate == "tanh":
-        return 0.5 * x * (1 + jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))))
+        return tanh_gelu(x)
     if approximate != "none":
         raise UnsupportedError("GO202", "Gelu's 'approximate' must be 'none' or 'tanh'", found=approximate)
     return 0.5 * x * (1 + lax.erf(x * math.sqrt(0.5)))
+
+
+def tanh_gelu(x: Array) -> Array:
+    """x * Phi(x) with Phi approximated by tanh, for floats of 32 bits or more."""
+    return 0.5 * x * (1 + jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))))
 
 
 @lowers("Swish", since=(24,))
@@ -146,9 +151,13 @@ def thresholded_relu(x: Array, *, alpha: float = 1.0) -> Array:
 
 @lowers("Shrink", since=(9,))
 def shrink(input: Array, *, bias: float = 0.0, lambd: float = 0.5) -> Array:
-    """x + bias below -lambd, x - bias above lambd, else 0; integers go through float32."""
+    """x + bias below -lambd, x - bias above lambd, else 0; integers go through float32 and wrap around."""
     if jnp.issubdtype(input.dtype, jnp.integer):
-        return _shrink(input.astype(np.float32), bias, lambd).astype(input.dtype)
+        shrunk = _shrink(input.astype(np.float32), bias, lambd)
+        wrapped = shrunk.astype(np.int64).astype(input.dtype)
+        if input.dtype != np.uint64:
+            return wrapped
+        return jnp.where(shrunk < 0, wrapped, shrunk.astype(input.dtype))
     return in_compute_dtype(_shrink)(input, bias=bias, lambd=lambd)
 
 

@@ -29,6 +29,8 @@ def from_start(indices: Array, size: Any) -> Array:
 def gather(data: Array, indices: Array, *, axis: int = 0) -> Array:
     """Slices of `data` along `axis`: data[..., indices, ...]."""
     axis = axis % data.ndim
+    if isinstance(data.shape[axis], int) and data.shape[axis] == 0:  # which JAX's take ignores the indices of
+        return jnp.zeros((*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :]), data.dtype)
     return jnp.take(data, from_start(indices, data.shape[axis]), axis=axis, mode="clip")
 
 

@@ -44,7 +44,7 @@ def _round(x: Array) -> Array:
     return lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN)
 
 
-def _divided(x: Array, scale: Array) -> Array:
+def divided(x: Array, scale: Array) -> Array:
     """x / scale, rounded correctly, so that halves stay halves and round to even.
 
     XLA turns a division by a constant or by a broadcast scalar into a product with its reciprocal,
@@ -76,7 +76,7 @@ def quantize_linear(
         dtype = from_onnx(output_dtype) if output_dtype else np.dtype(np.uint8)
     wide = compute_dtype(from_onnx(precision) if precision else y_scale.dtype)
     scale = _spread(y_scale.astype(wide), x, axis, block_size)
-    quotient = _divided(x.astype(wide), scale)
+    quotient = divided(x.astype(wide), scale)
     zero = None if y_zero_point is None else _spread(y_zero_point, x, axis, block_size).astype(wide)
     if jnp.issubdtype(dtype, jnp.integer):
         rounded = _round(quotient)
@@ -111,10 +111,10 @@ def dynamic_quantize_linear(x: Array) -> tuple[Array, Array, Array]:
     zero = jnp.zeros((), x.dtype)
     low = jnp.minimum(jnp.min(x, initial=0), zero)
     high = jnp.maximum(jnp.max(x, initial=0), zero)
-    scale = _divided(high - low, jnp.asarray(255, x.dtype))
+    scale = divided(high - low, jnp.asarray(255, x.dtype))
     scale = jnp.where(scale == 0, jnp.ones((), x.dtype), scale)  # all zeros: any scale will do
-    offset = jnp.minimum(jnp.maximum(_round(_divided(-low, scale)), 0), 255)
-    y = _narrow_to(_round(_divided(x, scale)) + offset, np.dtype(np.uint8))
+    offset = jnp.minimum(jnp.maximum(_round(divided(-low, scale)), 0), 255)
+    y = _narrow_to(_round(divided(x, scale)) + offset, np.dtype(np.uint8))
     return y, scale, offset.astype(np.uint8)
 
 

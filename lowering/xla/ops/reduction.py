@@ -222,9 +222,14 @@ def top_k(x: Array, k: np.ndarray, *, axis: int = -1, largest: int = 1) -> tuple
     if count < 0 or (isinstance(size, int) and count > size):
         raise LoweringError("GO202", "TopK's k is larger than its axis", found=count, expected=f"<= {size}")
     keys = jnp.moveaxis(x, axis, -1)
-    values, indices = lax.top_k(keys if largest else _reversed_order(keys), count)
-    if not largest:
-        values = _reversed_order(values)
+    ordered = keys if largest else _reversed_order(keys)
+    if not jnp.issubdtype(keys.dtype, jnp.floating):
+        values, indices = lax.top_k(ordered, count)
+        values = values if largest else _reversed_order(values)
+    else:  # XLA puts 0 above -0, which ties with it here
+        zero = jnp.zeros((), keys.dtype)
+        indices = lax.top_k(jnp.where(ordered == zero, zero, ordered), count)[1]
+        values = jnp.take_along_axis(keys, indices, axis=-1)
     return jnp.moveaxis(values, -1, axis), jnp.moveaxis(indices.astype(np.int64), -1, axis)
 
 

@@ -127,10 +127,15 @@ def stft(
 def _cosine_window(
     size: np.ndarray, periodic: int, output_datatype: int, coefficients: tuple[float, ...]
 ) -> Array:
-    """The sum of coefficients[k] * cos(2 pi k n / N), with N = size, or size - 1 if not periodic."""
+    """The sum of coefficients[k] * cos(2 pi k n / N), with N = size, or size - 1 if not periodic.
+
+    A symmetric window of one point is NaN, as the schema's function says: its point is at 0 / 0.
+    """
     dtype = from_onnx(output_datatype)
     count = _scalar(size)
-    period = max(count if periodic else count - 1, 1)
+    period = count if periodic else count - 1
+    if period == 0:
+        return jnp.full((count,), np.nan, dtype)
     n = jnp.arange(count, dtype=np.float64)
     terms = [c * jnp.cos(n * (2 * math.pi * k / period)) for k, c in enumerate(coefficients)]
     total = terms[0]
