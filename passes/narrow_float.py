@@ -10,7 +10,7 @@ import onnx_ir
 
 from graphopt.errors import UsageError
 from graphopt.ir import DataType, LazyTensor, Model, Node, TensorProtocol, Value, tensor
-from graphopt.ir.query import constant, constant_tensor, is_op
+from graphopt.ir.query import constant, constant_tensor, is_op, static_shape
 from graphopt.passes._half_range import DENOMINATOR, misfit
 from graphopt.passes._matching import limits, numbers
 from graphopt.passes._retype import Retyper
@@ -39,6 +39,15 @@ _SENSITIVE = """
 """
 SENSITIVE = frozenset(_SENSITIVE.split())
 """What loses more than the last bits, or decides something, or fixes the type of something else."""
+
+WIDE_INSIDE = frozenset(
+    {"GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization"}
+)
+"""Normalizations whose statistics a lowering may take in float32 whatever the operands' type."""
+
+_LOOKED_UP = "Add Concat Expand Gather LayerNormalization MatMul Gemm Reshape RMSNormalization Slice Transpose"
+LOOKED_UP = frozenset([*_LOOKED_UP.split(), "Squeeze", "Unsqueeze"])
+"""What reads embeddings. Tables of sines and positions are multiplied by what is computed."""
 
 _CLAMPS = "Add Clip Concat Equal Expand Greater GreaterOrEqual Less LessOrEqual Max Min Pad Sub Where"
 CLAMPS = frozenset(_CLAMPS.split())
@@ -70,6 +79,9 @@ class NarrowFloat(CalibratedPass):
 
     Options:
         to: ``bf16`` or ``fp16``.
+        wide-inside: the target takes the statistics of normalizations in float32 whatever their operands'
+            type, and its weights are read from a memory that they should be small in: also narrow
+            normalizations of what is narrow already, and tables of embeddings.
         keep: nodes whose name matches this regular expression keep float32.
         room: how many times larger than observed numbers may get (with calibration feeds).
     """
@@ -77,6 +89,7 @@ class NarrowFloat(CalibratedPass):
     to: str = "bf16"
     keep: str | None = None
     room: float = 2.0
+    wide_inside: bool = False
 
     exactness = Exactness.LOSSY
 
@@ -112,7 +125,7 @@ class NarrowFloat(CalibratedPass):
         """Decide node by node in graph order, bodies before the node that holds them."""
         keep = re.compile(self.keep) if self.keep else None
         seen = _by_value(model, ranges) if ranges is not None and self.to == "fp16" else None
-        return _Narrowing(model, TYPES[self.to], keep, seen, self.room).run()
+        return _Narrowing(model, TYPES[self.to], keep, seen, self.room, self.wide_inside).run()
 
 
 def _by_value(model: Model, ranges: Ranges) -> dict[Value, ValueRange]:
@@ -130,12 +143,14 @@ class _Narrowing:
         keep: re.Pattern[str] | None,
         seen: dict[Value, ValueRange] | None,
         room: float,
+        wide_inside: bool,
     ) -> None:
         self.model = model
         self.narrow = narrow
         self.keep = keep
         self.seen = seen
         self.room = room
+        self.wide_inside = wide_inside
         self.changes = Changes()
         self.retyper = Retyper(model, DataType.FLOAT, narrow, self._convert)
         self._fits: dict[Value, str | None] = {}
@@ -177,12 +192,13 @@ class _Narrowing:
         """Why `node` keeps float32; "" where there was nothing to gain."""
         if self.keep is not None and self.keep.search(node.name or ""):
             return "kept by name"
-        if node.op_type in SENSITIVE:
+        if node.op_type in SENSITIVE and not (self.wide_inside and node.op_type in WIDE_INSIDE):
             return f"{node.op_type} is sensitive to precision"
         if not operands.allows(self.narrow):
             return f"{node.op_type} has no {self.narrow.name} at this opset"
         computed = [v for i in operands.inputs if (v := node.inputs[i]) and constant_tensor(v) is None]
-        if node.op_type not in ALWAYS_NARROW and not (
+        always = node.op_type in ALWAYS_NARROW or (self.wide_inside and _is_embedding(node))
+        if not always and not (
             computed and all(v in self.retyper.retyped for v in computed)
         ):
             return ""
@@ -214,6 +230,19 @@ class _Narrowing:
             shape=wide.shape,  # type: ignore[arg-type]
             name=name,
         )
+
+
+def _is_embedding(node: Node) -> bool:
+    """Whether `node` looks up rows of a constant table of vectors, to be added up or multiplied by weights."""
+    table = node.inputs[0] if is_op(node, "Gather") else None
+    shape = static_shape(table)
+    if table is None or shape is None or len(shape) != 2 or constant_tensor(table) is None:
+        return False
+    users = list(node.outputs[0].uses())
+    return bool(users) and all(
+        user.op_type in LOOKED_UP or (is_op(user, "Mul") and constant_tensor(user.inputs[1 - i]) is not None)
+        for user, i in users
+    )
 
 
 def _largest(dtype: DataType) -> float:

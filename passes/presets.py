@@ -167,7 +167,8 @@ def _precision(target: Target | None, precision: str | None, keep_fp32: str | No
         if target is not None and target.is_xla:
             steps.append("upgrade-opset{to=22}")  # from here on Conv and its like take bfloat16
         keep = f" keep={_quoted(keep_fp32)}" if keep_fp32 else ""
-        steps.append(f"narrow-float{{to={precision}{keep}}}")
+        wide = " wide-inside=true" if target is not None and target.is_xla else ""
+        steps.append(f"narrow-float{{to={precision}{wide}{keep}}}")
     if level >= 1 and target is not None and target.kind == "tpu":
         # A TPU has no 64-bit integers: the compiler would emulate index arithmetic in pairs.
         steps.append("narrow-int")
