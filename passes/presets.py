@@ -86,8 +86,17 @@ SELECT: dict[str | None, tuple[str, ...]] = {
         "select-batch-normalization",
     ),
     "cuda": ("select-activations{provider=cuda}", "select-fused-matmul{provider=cuda}"),
+    "tpu": (
+        "raise-batched-matmul",
+        "raise-causal-masks",
+        "split-projections",
+        "fold-strides",
+        "arrange-kernels",
+        "deduplicate-initializers{transposed=true}",
+    ),
 }
-"""Operators of ONNX Runtime's own, by kind of target: what was measured to help, or to cost nothing.
+"""Operators of ONNX Runtime's own, and forms that the TPU compiler fuses best, by kind of target: what was
+measured to help, or to cost nothing.
 
 Without a target they are standard ones still, in the spelling that ONNX Runtime's CPU provider runs fastest:
 it is where such a model is most likely to run."""
@@ -118,11 +127,16 @@ def pipeline_text(
             steps += [*SCALES, "fuse-matmul-add", *_layout(target)]
         steps += [*map(_by_value, clean), *FINISH]
     steps += _precision(target, precision, keep_fp32, level)
-    selected = SELECT.get(None if target is None else target.kind, ())
+    selected = [_for_precision(s, precision) for s in SELECT.get(None if target is None else target.kind, ())]
     if level >= 2 and selected:
         # After the precision is settled: which kernels there are depends on it.
         steps += [*selected, *FINISH]
     return ",".join(steps)
+
+
+def _for_precision(step: str, precision: str | None) -> str:
+    """Kernels are padded with zeros where numbers are rounded anyway: infinities may spread by that."""
+    return "fold-strides{padded=true}" if step == "fold-strides" and precision in ("bf16", "fp16") else step
 
 
 def _by_value(step: str) -> str:

@@ -107,6 +107,7 @@ def _opcodes(names: tuple[str, ...], computations: dict[str, list[Instruction]])
 def kept(path: Path, make: Callable[[], tuple[dict[str, Any], str]]) -> tuple[dict[str, Any], str]:
     """What `make` gives, from `path` if it was made before by this compiler from these sources."""
     sources = "".join(p.read_text() for p in sorted(Path(__file__).parent.glob("*.py")) if p.name != "compare.py")
+    sources += (Path(graphopt.__file__).parent / "lowering/xla/aot_worker.py").read_text()
     key = f"{importlib.metadata.version('libtpu')} {sources}"
     if path.exists():
         found = json.loads(path.read_text())
