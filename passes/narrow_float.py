@@ -49,6 +49,9 @@ _LOOKED_UP = "Add Concat Expand Gather LayerNormalization MatMul Gemm Reshape RM
 LOOKED_UP = frozenset([*_LOOKED_UP.split(), "Squeeze", "Unsqueeze"])
 """What reads embeddings. Tables of sines and positions are multiplied by what is computed."""
 
+ATTENTION_MASK = 3
+"""The position of the mask among the inputs of Attention."""
+
 _CLAMPS = "Add Clip Concat Equal Expand Greater GreaterOrEqual Less LessOrEqual Max Min Pad Sub Where"
 CLAMPS = frozenset(_CLAMPS.split())
 """Operators for which a number beyond the range is as good as the largest one: they add masks, choose
@@ -197,7 +200,9 @@ class _Narrowing:
         if not operands.allows(self.narrow):
             return f"{node.op_type} has no {self.narrow.name} at this opset"
         computed = [v for i in operands.inputs if (v := node.inputs[i]) and constant_tensor(v) is None]
-        always = node.op_type in ALWAYS_NARROW or (self.wide_inside and _is_embedding(node))
+        always = node.op_type in ALWAYS_NARROW or (
+            self.wide_inside and (_is_embedding(node) or _is_mask(node))
+        )
         if not always and not (
             computed and all(v in self.retyper.retyped for v in computed)
         ):
@@ -242,6 +247,21 @@ def _is_embedding(node: Node) -> bool:
     return bool(users) and all(
         user.op_type in LOOKED_UP or (is_op(user, "Mul") and constant_tensor(user.inputs[1 - i]) is not None)
         for user, i in users
+    )
+
+
+def _is_mask(node: Node) -> bool:
+    """Whether `node` chooses between constants for a mask of attention, which keeps float32 otherwise."""
+    chosen = node.inputs[1:] if is_op(node, "Where") else ()
+    return bool(chosen) and all(constant(v) is not None for v in chosen) and _only_masks(node.outputs[0], 4)
+
+
+def _only_masks(value: Value, depth: int) -> bool:
+    moves = ("Expand", "Reshape", "Slice", "Unsqueeze")
+    return bool(value.uses()) and all(
+        (is_op(user, "Attention") and i == ATTENTION_MASK)
+        or (depth > 0 and is_op(user, *moves) and i == 0 and _only_masks(user.outputs[0], depth - 1))
+        for user, i in value.uses()
     )
 
 

@@ -89,6 +89,7 @@ SELECT: dict[str | None, tuple[str, ...]] = {
     "tpu": (
         "raise-batched-matmul",
         "raise-causal-masks",
+        "shrink-masks",
         "split-projections",
         "fold-strides",
         "arrange-kernels",
