@@ -120,8 +120,11 @@ def _folded_columns(x: Value, shape: tuple[int, ...], stride: int, rewriter: Rew
 class FoldStrides(RulePass):
     """Make channels of the columns that a strided convolution of few channels steps over.
 
-    Before: ``y = Conv<strides = [4, 4]>(x, w)``, with ``x: [N, 3, H, W]`` and ``w: [O, 3, 4, 4]``
-    After:  ``y = Conv<strides = [4, 1]>(x', w')``, with ``x': [N, 12, H, W / 4]`` and ``w': [O, 12, 4, 1]``
+    given:  float[1, 3, 8, 8] x
+    before: y = Conv<strides = [4, 4]>(x, float[2, 3, 4, 4] 0.5)
+    after:  a = Transpose<perm = [0, 4, 1, 2, 3]>(Reshape(x, [1, 3, 8, 2, 4]));
+            y = Conv<kernel_shape = [4, 1], strides = [4, 1], pads = [0, 0, 0, 0]>(
+            Reshape(a, [1, 12, 8, 2]), float[2, 12, 4, 1] 0.5)
 
     Three channels leave a matrix unit idle for the most part: by the TPU compiler's estimate the first
     convolution of a ResNet takes 0.4 of the cycles afterwards. Sizes are known, and the columns are whole

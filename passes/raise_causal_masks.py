@@ -57,8 +57,8 @@ def _length(value: Value | None) -> int | None:
 class RaiseCausalMasks(RulePass):
     """Let Attention be causal by itself, where a constant mask shows each query the keys up to its own.
 
-    before: y = Attention(q, k, v, triangle)
-    after:  y = Attention<is_causal = 1>(q, k, v)
+    Before: ``y = Attention(q, k, v, triangle)``
+    After:  ``y = Attention<is_causal = 1>(q, k, v)``
 
     Queries and keys are as many, so that no row is closed throughout. What is computed from positions
     needs no memory, and no second pass over the scores for rows that might be closed.

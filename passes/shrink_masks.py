@@ -77,8 +77,8 @@ def _rebuilt(value: Value, depth: int, rewriter: Rewriter) -> Value:
 class ShrinkMasks(RulePass):
     """Let Attention broadcast its mask, where an Expand or a constant that hides nothing repeats it.
 
-    before: y = Attention(q, k, v, Expand(mask, [2, 1, 16, 16]))
-    after:  y = Attention(q, k, v, mask)
+    Before: ``y = Attention(q, k, v, Expand(mask, [2, 1, 16, 16]))``
+    After:  ``y = Attention(q, k, v, mask)``, with ``mask: [2, 1, 1, 16]``
 
     ONNX Runtime needs the last two axes in full; XLA reads a mask of [B, 1, 1, T] without making the other.
     Sizes are known; the last axis, which is not broadcast, keeps its size.

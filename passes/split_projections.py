@@ -89,8 +89,8 @@ def _widths(node: Node, total: int) -> np.ndarray | None:
 class SplitProjections(RulePass):
     """Multiply with the columns of each part of a product that is only split, such as query, key and value.
 
-    before: q, k, v = Split<axis = -1>(MatMul(x, [wq wk wv]))
-    after:  q = MatMul(x, wq);  k = MatMul(x, wk);  v = MatMul(x, wv)
+    Before: ``q, k, v = Split<axis = -1>(MatMul(x, [wq wk wv]))``
+    After:  ``q = MatMul(x, wq); k = MatMul(x, wk); v = MatMul(x, wv)``
 
     The opposite of merge-projections, for compilers that fuse a product with what reads it: there a Split
     is a copy, which costs more than further products do, where the result is large. Matrix and bias are
