@@ -101,9 +101,7 @@ def _folded_kernel(kernel: np.ndarray, columns: _Columns) -> np.ndarray:
     wide = np.pad(kernel, ((0, 0), (0, 0), (0, 0), (columns.lead, rest)))
     groups = wide.reshape((outputs, inputs, height, columns.taps, columns.stride))
     moved = groups.transpose((0, 4, 1, 2, 3))
-    return np.ascontiguousarray(
-        moved.reshape((outputs, columns.stride * inputs, height, columns.taps))
-    )
+    return np.ascontiguousarray(moved.reshape((outputs, columns.stride * inputs, height, columns.taps)))
 
 
 def _folded_columns(x: Value, shape: tuple[int, ...], stride: int, rewriter: Rewriter) -> Value:

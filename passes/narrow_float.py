@@ -45,7 +45,9 @@ WIDE_INSIDE = frozenset(
 )
 """Normalizations whose statistics a lowering may take in float32 whatever the operands' type."""
 
-_LOOKED_UP = "Add Concat Expand Gather LayerNormalization MatMul Gemm Reshape RMSNormalization Slice Transpose"
+_LOOKED_UP = (
+    "Add Concat Expand Gather LayerNormalization MatMul Gemm Reshape RMSNormalization Slice Transpose"
+)
 LOOKED_UP = frozenset([*_LOOKED_UP.split(), "Squeeze", "Unsqueeze"])
 """What reads embeddings. Tables of sines and positions are multiplied by what is computed."""
 
@@ -203,9 +205,7 @@ class _Narrowing:
         always = node.op_type in ALWAYS_NARROW or (
             self.wide_inside and (_is_embedding(node) or _is_mask(node))
         )
-        if not always and not (
-            computed and all(v in self.retyper.retyped for v in computed)
-        ):
+        if not always and not (computed and all(v in self.retyper.retyped for v in computed)):
             return ""
         for index in operands.inputs:
             value = node.inputs[index]

@@ -34,7 +34,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 SIZES = {"bert": (8, 128), "gpt2": (8, 128), "resnet": (8, 224)}
 PRODUCTS = ("dot", "convolution")
-MOVES = ("copy", "transpose", "reshape", "pad", "slice", "concatenate", "dynamic-slice", "dynamic-update-slice")
+MOVES = (
+    "copy",
+    "transpose",
+    "reshape",
+    "pad",
+    "slice",
+    "concatenate",
+    "dynamic-slice",
+    "dynamic-update-slice",
+)
 
 
 def by_hand(name: str, layers: int | None, target: str) -> tuple[dict[str, Any], str]:
@@ -106,7 +115,9 @@ def _opcodes(names: tuple[str, ...], computations: dict[str, list[Instruction]])
 
 def kept(path: Path, make: Callable[[], tuple[dict[str, Any], str]]) -> tuple[dict[str, Any], str]:
     """What `make` gives, from `path` if it was made before by this compiler from these sources."""
-    sources = "".join(p.read_text() for p in sorted(Path(__file__).parent.glob("*.py")) if p.name != "compare.py")
+    sources = "".join(
+        p.read_text() for p in sorted(Path(__file__).parent.glob("*.py")) if p.name != "compare.py"
+    )
     sources += (Path(graphopt.__file__).parent / "lowering/xla/aot_worker.py").read_text()
     key = f"{importlib.metadata.version('libtpu')} {sources}"
     if path.exists():
