@@ -101,7 +101,7 @@ def _write_as_transposed(value: Value, source: Value, model: Model) -> None:
     graph, namer = model.graph, Namer(model.graph)
     name = namer.node(f"{value.name}/Transpose")
     node = make_node("Transpose", [source], {"perm": (1, 0)}, name=name, output_names=[namer.value(name)])
-    node.outputs[0].dtype, node.outputs[0].shape = value.dtype, value.shape
+    node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
     users = [use.node for use in value.uses()]
     merge_origins([node], users[:1])
     if value.name is not None:

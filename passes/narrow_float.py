@@ -238,7 +238,7 @@ class _Narrowing:
 
 
 def _is_embedding(node: Node) -> bool:
-    """Whether `node` looks up rows of a constant table of vectors, to be added up or multiplied by weights."""
+    """Whether `node` looks up rows of a constant table of vectors, to be added or multiplied by weights."""
     table = node.inputs[0] if is_op(node, "Gather") else None
     shape = static_shape(table)
     if table is None or shape is None or len(shape) != 2 or constant_tensor(table) is None:

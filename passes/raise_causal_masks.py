@@ -19,7 +19,8 @@ MASK = 3
 @rule("Attention")
 def causal_mask(node: Node, rewriter: Rewriter) -> Replacement:
     """Attention(q, k, v, triangle) = Attention<is_causal = 1>(q, k, v)."""
-    if len(node.inputs) <= MASK or node.inputs[MASK] is None:
+    mask = node.inputs[MASK] if len(node.inputs) > MASK else None
+    if mask is None:
         return NoMatch("it has no mask")
     if any(v is not None for v in node.inputs[MASK + 1 :]):
         return NoMatch("it has a past, or lengths")
@@ -28,7 +29,6 @@ def causal_mask(node: Node, rewriter: Rewriter) -> Replacement:
     if any(v.uses() or v.is_graph_output() for v in node.outputs[3:]):
         return NoMatch("the masked scores are used")
     lengths = [_length(v) for v in node.inputs[:2]]
-    mask = node.inputs[MASK]
     array = constant(mask, max_elements=MAX_CONSTANT_ELEMENTS)
     if array is None or array.ndim < 2 or array.size == 0 or array.shape[-2:] != tuple(lengths):
         return NoMatch("the mask is no constant of the lengths of queries and keys", mask.name)

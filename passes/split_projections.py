@@ -18,7 +18,7 @@ MIN_ELEMENTS = 1 << 20
 
 @rule("Split")
 def split_of_product(node: Node, rewriter: Rewriter) -> Replacement:
-    """Split(MatMul(x, w) + b, axis=-1) = MatMul(x, wi) + bi, for the columns wi of w and the parts bi of b."""
+    """Split(MatMul(x, w) + b, axis=-1) = MatMul(x, wi) + bi, with the columns wi of w and parts bi of b."""
     source = node.inputs[0]
     shape = static_shape(source)
     if source is None or shape is None or len(shape) < 2 or not is_float(source):

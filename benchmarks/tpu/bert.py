@@ -1,4 +1,4 @@
-"""BERT-base in plain JAX: token ids, mask and token types to the last hidden state and the pooled first token."""
+"""BERT-base in plain JAX: token ids, mask and token types to the last hidden state and the pooled token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the models written by hand share: dense layers, normalization, attention, and how weights are declared."""
+"""What the models written by hand share: dense layers, normalization, attention, declared weights."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def layer_norm(params: Params, x: Array, epsilon: float) -> Array:
 
 
 def attention(q: Array, k: Array, v: Array, heads: int, mask: Array) -> Array:
-    """Attention of [B, S, H * D] operands with a softmax in float32; mask: boolean, of [B or 1, 1, S or 1, S]."""
+    """Attention of [B, S, H * D] operands with a softmax in float32; boolean mask: [B or 1, 1, S or 1, S]."""
     batch, length, width = q.shape
     q, k, v = (x.reshape(batch, length, heads, width // heads) for x in (q, k, v))
     scores = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)

@@ -63,7 +63,8 @@ def by_hand(name: str, layers: int | None, target: str) -> tuple[dict[str, Any],
 def lowered(path: Path, target: str, **options: Any) -> tuple[dict[str, Any], str]:
     """Figures and HLO of our lowering."""
     executable = graphopt.compile(path, target=f"tpu:{target}", precision="bf16", **options)
-    assert executable.cost is not None and executable.memory is not None
+    assert executable.cost is not None
+    assert executable.memory is not None
     figures = {"cycles": executable.cost["total_cycles"], "hbm": executable.memory["hbm"]}
     hlo = executable.files["tpu.hlo.txt"].decode()
     return {**figures, "flops": executable.cost["flops"], "memory": executable.memory}, hlo
@@ -160,7 +161,7 @@ def show(row: dict[str, Any], with_classes: bool) -> None:
     print(
         f"{row['model']:7} {row['layers']!s:5} {row['target']:4} "
         f"{hand['cycles']:12,.0f} {ours['cycles']:12,.0f} {row['cycles_ratio']:6.3f}   "
-        f"{hand['hbm'] / 2**20:8.1f} {ours['hbm'] / 2**20:8.1f} {row['hbm_ratio']:6.3f}  {row['seconds']:6.1f}",
+        f"{hand['hbm'] / 2**20:8.1f} {ours['hbm'] / 2**20:8.1f} {row['hbm_ratio']:6.3f}  {row['seconds']:5.0f}",
         flush=True,
     )
     if with_classes:

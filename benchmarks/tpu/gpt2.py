@@ -1,4 +1,4 @@
-"""GPT-2 small in plain JAX: token ids to logits over the vocabulary, the embedding tied to the last product."""
+"""GPT-2 small in plain JAX: token ids to logits over the vocabulary, tied to the embedding."""
 
 from __future__ import annotations
 

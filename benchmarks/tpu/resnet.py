@@ -1,4 +1,4 @@
-"""ResNet-50 in plain JAX: images to class scores, channels last, normalizations folded into the convolutions."""
+"""ResNet-50 in plain JAX: images to class scores, channels last, normalizations folded into convolutions."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from rewriting import arrays, check_declines, check_rewrite
 
