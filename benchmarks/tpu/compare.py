@@ -161,7 +161,8 @@ def show(row: dict[str, Any], with_classes: bool) -> None:
     print(
         f"{row['model']:7} {row['layers']!s:5} {row['target']:4} "
         f"{hand['cycles']:12,.0f} {ours['cycles']:12,.0f} {row['cycles_ratio']:6.3f}   "
-        f"{hand['hbm'] / 2**20:8.1f} {ours['hbm'] / 2**20:8.1f} {row['hbm_ratio']:6.3f}  {row['seconds']:5.0f}",
+        f"{hand['hbm'] / 2**20:8.1f} {ours['hbm'] / 2**20:8.1f} {row['hbm_ratio']:6.3f} "
+        f"{row['seconds']:6.1f}",
         flush=True,
     )
     if with_classes:
