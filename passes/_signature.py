@@ -34,7 +34,7 @@ class TypedOperands:
 READS_THE_TYPE = frozenset({"BitCast", "CastLike"})
 """Operators whose result depends on the element type of an operand, not on its numbers alone."""
 
-SEVERAL_VARIABLES = frozenset({"Attention"})
+SEVERAL_VARIABLES = frozenset({"Attention", "RMSNormalization"})
 """Operators whose type variables may differ, but which runtimes compute in one type."""
 
 _SPELLING = {DataType.FLOAT: "float", DataType.BFLOAT16: "bfloat16", DataType.FLOAT16: "float16"}

@@ -10,7 +10,7 @@ import onnx_ir
 
 from graphopt.errors import UsageError
 from graphopt.ir import DataType, LazyTensor, Model, Node, TensorProtocol, Value, tensor
-from graphopt.ir.query import constant, constant_tensor, is_op
+from graphopt.ir.query import constant, constant_tensor, is_op, static_shape
 from graphopt.passes._half_range import DENOMINATOR, misfit
 from graphopt.passes._matching import limits, numbers
 from graphopt.passes._retype import Retyper
@@ -39,6 +39,20 @@ _SENSITIVE = """
 """
 SENSITIVE = frozenset(_SENSITIVE.split())
 """What loses more than the last bits, or decides something, or fixes the type of something else."""
+
+WIDE_INSIDE = frozenset(
+    {"GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization"}
+)
+"""Normalizations whose statistics a lowering may take in float32 whatever the operands' type."""
+
+_LOOKED_UP = (
+    "Add Concat Expand Gather LayerNormalization MatMul Gemm Reshape RMSNormalization Slice Transpose"
+)
+LOOKED_UP = frozenset([*_LOOKED_UP.split(), "Squeeze", "Unsqueeze"])
+"""What reads embeddings. Tables of sines and positions are multiplied by what is computed."""
+
+ATTENTION_MASK = 3
+"""The position of the mask among the inputs of Attention."""
 
 _CLAMPS = "Add Clip Concat Equal Expand Greater GreaterOrEqual Less LessOrEqual Max Min Pad Sub Where"
 CLAMPS = frozenset(_CLAMPS.split())
@@ -70,6 +84,9 @@ class NarrowFloat(CalibratedPass):
 
     Options:
         to: ``bf16`` or ``fp16``.
+        wide-inside: the target takes the statistics of normalizations in float32 whatever their operands'
+            type, and its weights are read from a memory that they should be small in: also narrow
+            normalizations of what is narrow already, and tables of embeddings.
         keep: nodes whose name matches this regular expression keep float32.
         room: how many times larger than observed numbers may get (with calibration feeds).
     """
@@ -77,6 +94,7 @@ class NarrowFloat(CalibratedPass):
     to: str = "bf16"
     keep: str | None = None
     room: float = 2.0
+    wide_inside: bool = False
 
     exactness = Exactness.LOSSY
 
@@ -112,7 +130,7 @@ class NarrowFloat(CalibratedPass):
         """Decide node by node in graph order, bodies before the node that holds them."""
         keep = re.compile(self.keep) if self.keep else None
         seen = _by_value(model, ranges) if ranges is not None and self.to == "fp16" else None
-        return _Narrowing(model, TYPES[self.to], keep, seen, self.room).run()
+        return _Narrowing(model, TYPES[self.to], keep, seen, self.room, self.wide_inside).run()
 
 
 def _by_value(model: Model, ranges: Ranges) -> dict[Value, ValueRange]:
@@ -130,12 +148,14 @@ class _Narrowing:
         keep: re.Pattern[str] | None,
         seen: dict[Value, ValueRange] | None,
         room: float,
+        wide_inside: bool,
     ) -> None:
         self.model = model
         self.narrow = narrow
         self.keep = keep
         self.seen = seen
         self.room = room
+        self.wide_inside = wide_inside
         self.changes = Changes()
         self.retyper = Retyper(model, DataType.FLOAT, narrow, self._convert)
         self._fits: dict[Value, str | None] = {}
@@ -177,14 +197,15 @@ class _Narrowing:
         """Why `node` keeps float32; "" where there was nothing to gain."""
         if self.keep is not None and self.keep.search(node.name or ""):
             return "kept by name"
-        if node.op_type in SENSITIVE:
+        if node.op_type in SENSITIVE and not (self.wide_inside and node.op_type in WIDE_INSIDE):
             return f"{node.op_type} is sensitive to precision"
         if not operands.allows(self.narrow):
             return f"{node.op_type} has no {self.narrow.name} at this opset"
         computed = [v for i in operands.inputs if (v := node.inputs[i]) and constant_tensor(v) is None]
-        if node.op_type not in ALWAYS_NARROW and not (
-            computed and all(v in self.retyper.retyped for v in computed)
-        ):
+        always = node.op_type in ALWAYS_NARROW or (
+            self.wide_inside and (_is_embedding(node) or _is_mask(node))
+        )
+        if not always and not (computed and all(v in self.retyper.retyped for v in computed)):
             return ""
         for index in operands.inputs:
             value = node.inputs[index]
@@ -214,6 +235,34 @@ class _Narrowing:
             shape=wide.shape,  # type: ignore[arg-type]
             name=name,
         )
+
+
+def _is_embedding(node: Node) -> bool:
+    """Whether `node` looks up rows of a constant table of vectors, to be added or multiplied by weights."""
+    table = node.inputs[0] if is_op(node, "Gather") else None
+    shape = static_shape(table)
+    if table is None or shape is None or len(shape) != 2 or constant_tensor(table) is None:
+        return False
+    users = list(node.outputs[0].uses())
+    return bool(users) and all(
+        user.op_type in LOOKED_UP or (is_op(user, "Mul") and constant_tensor(user.inputs[1 - i]) is not None)
+        for user, i in users
+    )
+
+
+def _is_mask(node: Node) -> bool:
+    """Whether `node` chooses between constants for a mask of attention, which keeps float32 otherwise."""
+    chosen = node.inputs[1:] if is_op(node, "Where") else ()
+    return bool(chosen) and all(constant(v) is not None for v in chosen) and _only_masks(node.outputs[0], 4)
+
+
+def _only_masks(value: Value, depth: int) -> bool:
+    moves = ("Expand", "Reshape", "Slice", "Unsqueeze")
+    return bool(value.uses()) and all(
+        (is_op(user, "Attention") and i == ATTENTION_MASK)
+        or (depth > 0 and is_op(user, *moves) and i == 0 and _only_masks(user.outputs[0], depth - 1))
+        for user, i in value.uses()
+    )
 
 
 def _largest(dtype: DataType) -> float:

@@ -86,8 +86,18 @@ SELECT: dict[str | None, tuple[str, ...]] = {
         "select-batch-normalization",
     ),
     "cuda": ("select-activations{provider=cuda}", "select-fused-matmul{provider=cuda}"),
+    "tpu": (
+        "raise-batched-matmul",
+        "raise-causal-masks",
+        "shrink-masks",
+        "split-projections",
+        "fold-strides",
+        "arrange-kernels",
+        "deduplicate-initializers{transposed=true}",
+    ),
 }
-"""Operators of ONNX Runtime's own, by kind of target: what was measured to help, or to cost nothing.
+"""Operators of ONNX Runtime's own, and forms that the TPU compiler fuses best, by kind of target: what was
+measured to help, or to cost nothing.
 
 Without a target they are standard ones still, in the spelling that ONNX Runtime's CPU provider runs fastest:
 it is where such a model is most likely to run."""
@@ -122,13 +132,18 @@ def pipeline_text(
             steps += [*SCALES, "fuse-matmul-add", *_layout(target)]
         steps += [*map(_by_value, clean), *FINISH]
     steps += _precision(target, precision, keep_fp32, level)
-    selected = SELECT.get(None if target is None else target.kind, ())
+    selected = [_for_precision(s, precision) for s in SELECT.get(None if target is None else target.kind, ())]
     if level >= 2 and selected:
         # After the precision is settled: which kernels there are depends on it.
         if level == 3 and target is not None and target.kind == "cpu":
             steps += UNSIGNED
         steps += [*selected, *FINISH]
     return ",".join(steps)
+
+
+def _for_precision(step: str, precision: str | None) -> str:
+    """Kernels are padded with zeros where numbers are rounded anyway: infinities may spread by that."""
+    return "fold-strides{padded=true}" if step == "fold-strides" and precision in ("bf16", "fp16") else step
 
 
 def _by_value(step: str) -> str:
@@ -173,7 +188,8 @@ def _precision(target: Target | None, precision: str | None, keep_fp32: str | No
         if target is not None and target.is_xla:
             steps.append("upgrade-opset{to=22}")  # from here on Conv and its like take bfloat16
         keep = f" keep={_quoted(keep_fp32)}" if keep_fp32 else ""
-        steps.append(f"narrow-float{{to={precision}{keep}}}")
+        wide = " wide-inside=true" if target is not None and target.is_xla else ""
+        steps.append(f"narrow-float{{to={precision}{wide}{keep}}}")
     if level >= 1 and target is not None and target.kind == "tpu":
         # A TPU has no 64-bit integers: the compiler would emulate index arithmetic in pairs.
         steps.append("narrow-int")

@@ -19,6 +19,7 @@ def main(folder: Path) -> None:
     import jax
     from jax import export
     from jax.experimental import topologies
+    from jax.experimental.layout import Format, Layout
 
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_traceback_in_locations_limit", 0)
@@ -28,7 +29,9 @@ def main(folder: Path) -> None:
     sharding = jax.sharding.SingleDeviceSharding(device)
     flat = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a in exported.in_avals]
     arguments, keywords = jax.tree.unflatten(exported.in_tree, flat)
-    traced = jax.jit(exported.call).trace(*arguments, **keywords)
+    # The compiler chooses how results lie in memory: fixed layouts may cost a copy of each.
+    results = Format(Layout.AUTO, sharding)
+    traced = jax.jit(exported.call, out_shardings=results).trace(*arguments, **keywords)
     compiled = traced.lower(lowering_platforms=(request["platform"],)).compile()
     (folder / "compiled.hlo.txt").write_text(compiled.as_text() or "")
     runtime = compiled.runtime_executable()

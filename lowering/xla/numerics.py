@@ -33,6 +33,19 @@ def widened(x: Array) -> Array:
     return x.astype(compute_dtype(x.dtype))
 
 
+def biased(product: Array, bias: Array, dtype: Any) -> Array:
+    """`product` + `bias` in `dtype`; product: in the wide type that it was summed in.
+
+    bfloat16, which has float32's range, is rounded before the bias is added too: a bias that is widened
+    first is a kernel of its own on a TPU, one for every layer, and the compiler keeps the wide sums inside
+    of a fusion anyway.
+    """
+    dtype = np.dtype(dtype)
+    if dtype == jnp.bfloat16:
+        return product.astype(dtype) + bias.astype(dtype)
+    return (product + bias.astype(product.dtype)).astype(dtype)
+
+
 def in_compute_dtype(function: Callable[..., Array]) -> Callable[..., Array]:
     """Make an op's function compute in float32 for narrow floats; the result has its first operand's type.
 

@@ -133,3 +133,40 @@ def test_linear_attention(rule: str, past: bool) -> None:
     }
     attributes = {"q_num_heads": 4, "kv_num_heads": 2, "update_rule": rule}
     check_op("LinearAttention", inputs, 2, opset=27, reference="onnx", **attributes, **CLOSE)
+
+
+@pytest.mark.parametrize("causal", [0, 1])
+@pytest.mark.parametrize("kind", ["bool", "-inf", "lowest", "triangle"])
+def test_what_is_known_of_a_mask_changes_no_answer(kind: str, causal: int) -> None:
+    """Whether rows may be closed is looked up in a constant; a mask that is fed may hold anything."""
+    from rewriting import with_weights
+
+    hidden = RANDOM.uniform(size=(2, 1, 5, 5)) < 0.4
+    hidden[0, 0, 3] = kind != "triangle"
+    if kind == "triangle":
+        hidden = np.broadcast_to(np.triu(np.ones((5, 5), bool), 1), hidden.shape)
+    fill = {"-inf": -np.inf, "triangle": -np.inf, "lowest": np.finfo(np.float32).min}.get(kind)
+    mask = ~hidden if fill is None else np.where(hidden, np.float32(fill), np.float32(0.5))
+    text = f"""g (float[2, 3, 5, 4] q, float[2, 3, 5, 4] k, float[2, 3, 5, 4] v,
+               {"bool" if fill is None else "float"}[2, 1, 5, 5] m) => (float[2, 3, 5, 4] y)
+               {{ y = Attention<is_causal = {causal}>(q, k, v, m) }}"""
+    feeds = {name: normal(2, 3, 5, 4) for name in "qkv"}
+    fed = run_xla(with_weights(text, {}, opset=23), {**feeds, "m": mask})["y"]
+    known = run_xla(with_weights(text, {"m": mask}, opset=23), feeds)["y"]
+    np.testing.assert_allclose(known, fed, rtol=1e-6, atol=1e-6)
+    if kind in ("bool", "-inf"):
+        assert not known[0, :, 3].any()
+
+
+def test_a_choice_of_finite_numbers_closes_no_row() -> None:
+    from rewriting import with_weights
+
+    text = """g (float[2, 3, 5, 4] q, bool[2, 1, 1, 5] m, float zero, float low) => (float[2, 3, 5, 4] y)
+        { w = Where(m, zero, low) y = Attention(q, q, q, w) }"""
+    low = np.float32(-3e38)
+    model = with_weights(text, {"zero": np.float32(0), "low": low}, opset=23)
+    q, visible = normal(2, 3, 5, 4), np.zeros((2, 1, 1, 5), bool)
+    visible[0, 0, 0, 2] = True
+    found = run_xla(model, {"q": q, "m": visible})["y"]
+    np.testing.assert_allclose(found[1], np.broadcast_to(q[1].mean(1, keepdims=True), (3, 5, 4)), rtol=1e-5)
+    np.testing.assert_allclose(found[0], np.broadcast_to(q[0][:, 2:3], (3, 5, 4)), rtol=1e-6)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir
 import pytest
-from checking import check_pass, model_from
+from checking import check_pass, model_from, run_onnxruntime
+from rewriting import operators, with_weights
 
 from graphopt.ir import LazyTensor, Shape
 from graphopt.ir.edit import add_initializer
@@ -111,3 +112,31 @@ def test_tensors_without_a_twin_are_never_read() -> None:
         tensor = LazyTensor(read, dtype=onnx_ir.DataType.FLOAT, shape=Shape([size]))
         add_initializer(model.graph, f"w{size}", tensor)
     assert not DeduplicateInitializers().run(model).modified
+
+
+def test_transposed_matrices_are_one() -> None:
+    """An embedding and the last product of a language model: the table that rows are read from is kept."""
+    table = np.random.default_rng(0).standard_normal((600, 500)).astype(np.float32)
+    text = """g (int64[3] i, float[600, 500] t, float[500, 600] w) => (float[3, 600] y) {
+        x = Gather(t, i) y = MatMul(x, w) }"""
+    model = with_weights(text, {"t": table, "w": table.T.copy()})
+    assert not DeduplicateInitializers().run(model.clone()).modified
+    assert DeduplicateInitializers(transposed=True).run(model).modified
+    assert operators(model) == ["Transpose", "Gather", "MatMul"]
+    (left,) = model.graph.initializers
+    assert left == "t"
+    feeds = {"i": np.array([0, 599, 7], np.int64)}
+    np.testing.assert_allclose(
+        run_onnxruntime(model, feeds)["y"], table[feeds["i"]] @ table.T, rtol=1e-4, atol=1e-3
+    )
+    assert not DeduplicateInitializers(transposed=True).run(model).modified
+
+
+def test_matrices_that_differ_in_one_bit_are_two() -> None:
+    table = np.zeros((600, 500), np.float32)
+    other = table.T.copy()
+    other[7, 9] = -0.0
+    text = """g (int64[3] i, float[600, 500] t, float[500, 600] w) => (float[3, 600] y) {
+        x = Gather(t, i) y = MatMul(x, w) }"""
+    model = with_weights(text, {"t": table, "w": other})
+    assert not DeduplicateInitializers(transposed=True).run(model).modified

@@ -350,3 +350,36 @@ def test_a_divisor_with_a_vanishing_element_keeps_float32() -> None:
         "Cast MatMul Cast Div",
         weights={"k": np.array([1, 1e-9], np.float32)},
     )
+
+
+def test_normalizations_embeddings_and_masks_where_the_target_is_wide_inside() -> None:
+    text = """g (int64[2, 4] i, bool[2, 1, 1, 4] m, float[9, 8] t, float[8] s, float[8] b, float[8, 8] w,
+               float zero, float low) => (float[2, 4, 8] y) {
+        e = Gather(t, i)
+        n = LayerNormalization(e, s, b)
+        q = MatMul(n, w)
+        k = Where(m, zero, low)
+        a = Attention<q_num_heads = 2, kv_num_heads = 2>(q, q, q, k)
+        y = Add(a, n)
+    }"""
+    lowest = np.finfo(np.float32).min
+    fixed = {"s": np.ones(8, np.float32), "b": np.zeros(8, np.float32), "zero": np.float32(0), "low": lowest}
+    weights = fixed | arrays(t=(9, 8), w=(8, 8))
+    model = with_weights(text, weights, opset=23)
+    narrow = model.clone()
+    NarrowFloat(wide_inside=True).run(narrow)
+    kinds = {n.op_type: n.outputs[0].dtype for n in narrow.graph}
+    wanted = ("Gather", "LayerNormalization", "MatMul", "Where", "Attention", "Add")
+    assert all(kinds[op] == DataType.BFLOAT16 for op in wanted), kinds
+    mask = next(n for n in narrow.graph if n.op_type == "Where")
+    assert all(np.isfinite(v.const_value.numpy().astype(np.float32)) for v in mask.inputs[1:])  # type: ignore[union-attr]
+    NarrowFloat().run(model)
+    kinds = {n.op_type: n.outputs[0].dtype for n in model.graph if n.op_type != "Cast"}
+    assert [op for op, dtype in kinds.items() if dtype == DataType.BFLOAT16] == ["MatMul"]
+
+
+def test_tables_that_are_multiplied_by_activations_keep_float32() -> None:
+    """Sines by position: what they turn loses its angle in bfloat16."""
+    text = """g (int64[4] i, float[4, 8] x, float[9, 8] t) => (float[4, 8] y) { e = Gather(t, i) y = Mul(x, e) }"""
+    model = with_weights(text, arrays(t=(9, 8)))
+    assert not NarrowFloat(wide_inside=True).run(model).modified

@@ -9,13 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from graphopt.ir import DataType, Value
 from graphopt.lowering.xla.dtypes import from_onnx
-from graphopt.lowering.xla.emit import Context
+from graphopt.lowering.xla.emit import STATIC_BYTES, Context
 from graphopt.lowering.xla.numerics import softmax
 from graphopt.lowering.xla.ops import lowers
 from graphopt.lowering.xla.ops.matmul import accumulator
 
 Array = Any
+MASK = 3
+"""The position of Attention's mask among its inputs."""
+
+FLOATS = frozenset({DataType.FLOAT, DataType.FLOAT16, DataType.BFLOAT16, DataType.DOUBLE})
+SMALL = 1 << 30
+MOVES = ("Expand", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 AFTER_SOFTCAP, AFTER_MASK, AFTER_SOFTMAX = 1, 2, 3
 
 
@@ -79,15 +86,20 @@ def attention(
     stages[AFTER_SOFTCAP] = scores
 
     allowed, bias = _masks(attn_mask, k.shape[2], wide)
+    open_rows = True
     offset: Any = past_length
     if nonpad_kv_seqlen is not None and past_key is None:
         valid = nonpad_kv_seqlen.astype(np.int64).reshape((-1, 1, 1, 1))
-        offset = valid - length
+        offset, open_rows = valid - length, False
         keys = lax.broadcasted_iota(np.int64, (1, 1, 1, k.shape[2]), 3)
         allowed = _and(allowed, keys < valid)
-    allowed = _and(
-        allowed, _visible(length, k.shape[2], offset, is_causal, left_window_size, right_window_size)
-    )
+    visible = _visible(length, k.shape[2], offset, is_causal, left_window_size, right_window_size)
+    # Without a mask every query sees at least itself. A check for rows that are closed costs a pass over
+    # the scores, so it is made only where the mask may have some.
+    sees_itself = isinstance(k.shape[2], int) and k.shape[2] == past_length + length
+    mask_is_open = attn_mask is None or (visible is None and not _may_close_rows(ctx, MASK))
+    open_rows = open_rows and mask_is_open and (visible is None or sees_itself)
+    allowed = _and(allowed, visible)
     empty = None
     if bias is not None:
         scores = scores + bias
@@ -98,7 +110,7 @@ def attention(
     stages[AFTER_MASK] = scores
     precise = wide if softmax_precision is None else np.promote_types(wide, _numpy_float(softmax_precision))
     weights = softmax(scores.astype(precise), -1)
-    if empty is not None:
+    if empty is not None and not open_rows:
         weights = jnp.where(jnp.all(empty, -1, keepdims=True), jnp.zeros((), precise), weights)
     stages[AFTER_SOFTMAX] = weights
 
@@ -114,6 +126,37 @@ def _numpy_float(number: int) -> np.dtype:
     """float64 if that is asked; whatever is narrower than float32 is computed in float32."""
     dtype = from_onnx(number)
     return dtype if dtype == np.float64 else np.dtype(np.float32)
+
+
+def _may_close_rows(ctx: Context, index: int) -> bool:
+    """Whether the mask at input `index` may hide every key from some query, by what is known of it."""
+    mask = ctx.known(index)
+    if mask is None:
+        value = ctx.node.inputs[index]
+        return value is None or not _is_finite_choice(value)
+    if mask.size == 0 or mask.ndim == 0:
+        return True
+    closed = ~mask if mask.dtype == np.bool_ else np.isneginf(_in_float32(mask))
+    return bool(closed.all(-1).any())
+
+
+def _in_float32(mask: np.ndarray) -> np.ndarray:
+    """The numbers as scores take them: what is beyond float32 is infinite there."""
+    with np.errstate(over="ignore"):
+        return mask.astype(np.float32)
+
+
+def _is_finite_choice(value: Value, depth: int = 4) -> bool:
+    """Whether `value` holds finite constants only: moved around, or chosen from such by a Where."""
+    if value.const_value is not None:
+        tensor = value.const_value
+        is_plain = tensor.dtype in FLOATS and tensor.nbytes <= STATIC_BYTES
+        return is_plain and bool(np.isfinite(_in_float32(tensor.numpy())).all())
+    node = value.producer()
+    if node is None or node.domain or not depth:
+        return False
+    sources = {"Where": node.inputs[1:], **dict.fromkeys(MOVES, node.inputs[:1])}.get(node.op_type, ())
+    return bool(sources) and all(v is not None and _is_finite_choice(v, depth - 1) for v in sources)
 
 
 def _and(a: Array | None, b: Array | None) -> Array | None:
@@ -140,8 +183,11 @@ def _visible(queries: Any, keys: Any, offset: Any, causal: int, left: int, right
     """
     if not causal and left < 0 and right < 0:
         return None
-    position = lax.broadcasted_iota(np.int64, (1, 1, queries, 1), 2) + offset
-    key = lax.broadcasted_iota(np.int64, (1, 1, 1, keys), 3)
+    # Positions that are known are no matter for the 64-bit numbers that a TPU emulates.
+    static = all(isinstance(d, int) for d in (queries, keys, offset)) and max(left, right) < SMALL
+    kind = np.int32 if static and queries + keys + offset < SMALL else np.int64
+    position = lax.broadcasted_iota(kind, (1, 1, queries, 1), 2) + offset
+    key = lax.broadcasted_iota(kind, (1, 1, 1, keys), 3)
     allowed: Array | None = key <= position if causal else None
     if left >= 0:
         allowed = _and(allowed, key >= position - left)

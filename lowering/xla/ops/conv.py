@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from graphopt.lowering.xla.emit import Context
+from graphopt.lowering.xla.numerics import biased
 from graphopt.lowering.xla.ops import lowers
 from graphopt.lowering.xla.ops.matmul import accumulator, requantize
 
@@ -108,9 +109,7 @@ def conv(
         x, w, strides=strides, dilations=dilations, auto_pad=auto_pad, pads=pads, group=group,
         precision=ctx.precision, out_dtype=accumulator(x.dtype),
     )  # fmt: skip
-    if b is not None:
-        y = y + _per_channel(b.astype(y.dtype), x.ndim - 2)
-    return y.astype(x.dtype)
+    return y.astype(x.dtype) if b is None else biased(y, _per_channel(b, x.ndim - 2), x.dtype)
 
 
 @lowers("ConvTranspose", since=(11, 22), ignores=("kernel_shape",))  # the kernel's shape says the same
@@ -158,9 +157,7 @@ def conv_transpose(
         precision=ctx.precision,
         preferred_element_type=accumulator(x.dtype),
     )
-    if b is not None:
-        y = y + _per_channel(b.astype(y.dtype), rank)
-    return y.astype(x.dtype)
+    return y.astype(x.dtype) if b is None else biased(y, _per_channel(b, rank), x.dtype)
 
 
 def _transposed_pads(

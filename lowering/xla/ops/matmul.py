@@ -13,6 +13,7 @@ from jax import lax
 
 from graphopt.lowering.xla.dtypes import is_float
 from graphopt.lowering.xla.emit import Context
+from graphopt.lowering.xla.numerics import biased
 from graphopt.lowering.xla.ops import lowers
 
 Array = Any
@@ -55,9 +56,9 @@ def gemm(
     contracted = ((0 if transA else 1,), (1 if transB else 0,))
     y = lax.dot_general(a, b, (contracted, ((), ())), precision=ctx.precision, preferred_element_type=wide)
     y = _scaled(y, alpha)
-    if c is not None:
-        y = y + _scaled(c.astype(wide), beta)
-    return y.astype(dtype)
+    if c is None:
+        return y.astype(dtype)
+    return biased(y, c if beta == 1.0 else _scaled(c.astype(wide), beta), dtype)
 
 
 def _scaled(x: Array, factor: float) -> Array:
