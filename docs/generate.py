@@ -91,9 +91,12 @@ def option_summaries(cls: type[Pass]) -> dict[str, str]:
 
 
 def pass_section(name: str) -> str:
-    """One pass: what it does, its options, its rules."""
+    """One pass: what it does, a model before and after, its options, its rules."""
     cls = passes.find(name)
     text = f"## {name}\n\n{first_paragraph(cls.__doc__).replace('``', '`')}\n\n"
+    example = cls.example()
+    if example is not None:
+        text += f"```text\n{example}\n```\n\n"
     text += f"Exactness: **{cls.exactness.value}**.\n\n"
     if cls.options():
         said = option_summaries(cls)
@@ -121,6 +124,11 @@ def passes_page() -> str:
         "A pass is named in pipeline text: `--pipeline 'fold-constants{max-bytes=64K},fuse-conv-bn'`. "
         "*Bit-exact* passes keep every bit of every result, those that *reassociate* round the same real "
         "numbers in another order, *lossy* ones change the precision on purpose.\n\n"
+        "Each pass is shown at work on a small model, and the tests run what is shown. Statements stand "
+        "between semicolons, and those of `given` belong to both models: `float[N, 8] x` is an input, "
+        "`=> y` names the outputs where they are not just what nothing reads, `opset 20` is the operator "
+        "set if it is not 18. A constant fills the shape in front of it, and attributes may be left out "
+        "where they are the default. `pass` has the options of the run.\n\n"
     )
     overview = [
         (f"[{n}](#{n})", passes.find(n).exactness.value, first_paragraph(passes.find(n).__doc__))

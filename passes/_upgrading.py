@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from typing import ClassVar
 
 from graphopt.ir import DataType, Model, Node, provenance
 from graphopt.ir.ingest import name_everything
 from graphopt.ir.opset import upgrade
 from graphopt.ir.query import walk_graphs
 from graphopt.ir.shapes import infer_shapes
+from graphopt.transform import Changes, RulePass
 
 DEFINED_AT_18 = frozenset(
     {
@@ -25,6 +28,30 @@ DEFINED_AT_18 = frozenset(
     }
 )
 """Of these ONNX Runtime has no float64 kernels, and it finds their definitions at opset 18 but not above."""
+
+
+@dataclasses.dataclass(frozen=True)
+class UpgradingPass(RulePass):
+    """Rules that make an operator which `needed_opset` was the first to have.
+
+    Attributes:
+        upgrade: raise an older model to that opset, if it has a match.
+    """
+
+    upgrade: bool = False
+
+    needed_opset: ClassVar[int]
+
+    @staticmethod
+    def matches(node: Node) -> bool:
+        """Whether the operator is written out at `node`, whatever the opset."""
+        raise NotImplementedError
+
+    def run(self, model: Model) -> Changes:
+        """Apply the rules, after an upgrade of the opset if that is wanted and of use."""
+        if self.upgrade:
+            upgrade_for(model, self.needed_opset, self.matches)
+        return super().run(model)
 
 
 def upgrade_for(model: Model, opset: int, wanted: Callable[[Node], bool]) -> None:

@@ -21,8 +21,9 @@ class BindDims(Pass):
     A dimension is named as in the model (``batch``) or by input and axis (``pixels.0``); a
     dimension that stands in several inputs is bound in all of them.
 
-    Before: ``bind-dims{dims=batch=8}`` on ``float[batch, 4] x``
-    After:  ``float[8, 4] x``
+    before: float[batch, 4] x; y = Relu(x)
+    after:  float[8, 4] x; y = Relu(x)
+    pass:   bind-dims{dims=batch=8}
 
     Attributes:
         dims: ``NAME=SIZE``; a colon in a name is written ``\\:``.

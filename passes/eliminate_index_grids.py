@@ -254,8 +254,11 @@ class EliminateIndexGrids(RulePass):
 
     That is how exporters write vmap and advanced indexing by aranges, in attention masks above all.
 
-    Before: ``i, j = Range(0, n, 1), Range(0, m, 1); y = GatherND(x, Concat(Expand(i), Expand(j)))``
-    After:  ``y = Unsqueeze(x)``, with ``x: [n, m]``
+    given:  float[N, 2] x
+    before: n = Shape<start = 0, end = 1>(x); s = Concat<axis = 0>(n, [2, 1]);
+            i = Unsqueeze(Range(0, Squeeze(n), 1), [1, 2]); j = [[[0], [1]]];
+            y = Exp(GatherND(x, Concat<axis = -1>(Expand(i, s), Expand(j, s))))
+    after:  y = Exp(x)
 
     Along an axis whose size is not known to be what the index counts to, it is gathered by the vector
     that counts.

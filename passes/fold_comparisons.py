@@ -50,8 +50,9 @@ class FoldComparisons(Pass):
 
     A size is never negative. What is compared must be arithmetic on shapes and constants.
 
-    Before: ``s = Shape(x); n = Gather(s, zero); m = Add(n, one); c = Greater(m, n); y = If(c) …``
-    After:  ``y = If(true) …``
+    given:  float[N] x
+    before: n = Gather(Shape(x), 0); y = Where(Greater(Add(n, 1), n), x, 0.0)
+    after:  y = Where(true, x, 0.0)
     """
 
     def run(self, model: Model) -> Changes:

@@ -121,8 +121,9 @@ def _position(node: Node, count: int) -> int | None:
 class FoldSequences(RulePass):
     """Make tensors of sequences whose elements are known, as exporters write chunks and stacks.
 
-    before: s = SplitToSequence<axis = -1>(x, 128);  a = SequenceAt(s, 0);  b = SequenceAt(s, 1)
-    after:  a, b = Split<axis = -1>(x, [128, 128])
+    given:  float[N, 256] x; => y
+    before: s = SplitToSequence<axis = -1>(x, 128); y = SequenceAt(s, 1)
+    after:  a, y = Split<axis = -1>(x, [128, 128])
 
     The sizes of the parts and the positions are constant. Each SequenceAt gets a Split of its own, which
     eliminate-common-subexpressions joins.

@@ -90,10 +90,12 @@ def _broadcasts_into(shape: tuple[int, ...], y: Value) -> bool:
 class FuseBias(RulePass):
     """Make a constant that is added to the result of Conv, ConvTranspose or Gemm their bias.
 
-    before: c = Conv(x, w);  y = Add(c, b)      with b constant, one number per channel
-    after:  y = Conv(x, w, b)
+    given:  float[1, 3, 8, 8] x; w = float[2, 3, 1, 1] 0.5
+    before: y = Add(Conv(x, w), [[[1.0]], [[2.0]]])
+    after:  y = Conv(x, w, [1.0, 2.0])
 
-    The result must have no other user. A bias that is there must be constant, and is added.
+    To a convolution one number per channel is added. The result must have no other user. A bias that is
+    there must be constant, and is added.
 
     Spec: https://onnx.ai/onnx/operators/onnx__Conv.html
     """

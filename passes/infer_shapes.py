@@ -13,8 +13,11 @@ from graphopt.transform import Changes, Pass
 class InferShapes(Pass):
     """Infer types and shapes again, and keep the result if any became more precise.
 
-    Before: ``float[n] y = Reshape(x, s)``, after ``s`` was folded to ``{2, 3}``
-    After:  ``float[2, 3] y = Reshape(x, s)``
+    given:  float[6] x
+    before: float[A, B] y = Reshape(x, [2, 3])
+    after:  float[2, 3] y = Reshape(x, [2, 3])
+
+    As here, more is known of a result once the operand that gives its shape has been folded.
     """
 
     def run(self, model: Model) -> Changes:

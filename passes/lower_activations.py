@@ -58,8 +58,9 @@ def _is_large(x: Value) -> bool:
 class LowerActivations(RulePass):
     """Write activations whose kernels go number by number in operators whose kernels use vectors.
 
+    given:  float[8, 128, 32] x; s = float[128, 1] 0.5
     before: y = PRelu(x, s)
-    after:  y = Where(Greater(x, 0), x, Mul(x, s))
+    after:  n = Mul(x, s); y = Where(Greater(x, 0.0), x, n)
 
     Measured on ONNX Runtime's CPU provider: Mish takes 0.1 to 0.5 of the time, PRelu 0.25 to 0.9 on
     tensors of 16 thousand numbers and more (between convolutions 0.7 and 0.9). Elu gains alone, but not

@@ -37,8 +37,9 @@ class Projection:
 class MergeProjections(Pass):
     """Multiply one value with several weights, such as those of query, key and value, at once.
 
-    before: q = MatMul(x, wq);  k = MatMul(x, wk);  v = MatMul(x, wv)
-    after:  q, k, v = Split<axis = -1>(MatMul(x, [wq wk wv]))
+    given:  float[3, 2] x
+    before: q = MatMul(x, [[1.0], [2.0]]); k = MatMul(x, [[3.0, 4.0], [5.0, 6.0]])
+    after:  q, k = Split<axis = -1>(MatMul(x, [[1.0, 3.0, 4.0], [2.0, 5.0, 6.0]]), [1, 2])
 
     Weights are constants of two axes that nothing else uses; biases that are added to all are merged too.
     All shapes are known. The copies that Split makes cost more than one product saves where x has many

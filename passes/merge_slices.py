@@ -167,8 +167,9 @@ class MergeSlices(RulePass):
     Bounds are constant. Along an axis of unknown size they are merged where the result does not
     depend on the size; a Slice of a Concat or Pad must stay clear of the other parts.
 
-    Before: ``a = Slice(x, [2], [9], [1]); y = Slice(a, [1], [3], [1])``
-    After:  ``y = Slice(x, [3], [5], [1])``
+    given:  float[N] x
+    before: y = Slice(Slice(x, [2], [9]), [1], [3])
+    after:  y = Slice(x, [3], [5], [0])
 
     Spec: https://onnx.ai/onnx/operators/onnx__Slice.html
     """

@@ -126,9 +126,10 @@ class MergeSmallLayouts(RulePass):
 
     That is what exporters make of the amounts of a Pad: reversed pairs, begins before ends.
 
-    Before: ``p = Concat(a, b, c, d); m = Reshape(p, [-1, 2]); r = Slice(m, [-1], [-9], [0], [-1]);
-    t = Transpose(r); y = Reshape(t, [-1])``
-    After:  ``y = Concat(c, a, d, b)``
+    given:  int64[1] a; int64[1] b; int64[1] c; int64[1] d
+    before: m = Reshape(Concat<axis = 0>(a, b, c, d), [-1, 2]); r = Slice(m, [-1], [-9], [0], [-1]);
+            y = Reshape(Transpose(r), [-1])
+    after:  y = Concat<axis = 0>(c, a, d, b)
 
     Spec: https://onnx.ai/onnx/operators/onnx__Pad.html
     """

@@ -22,8 +22,10 @@ from graphopt.transform import Changes, Exactness, Pass
 class Prune(Pass):
     """Remove whole channels, those with the smallest weights, with all that makes and reads them.
 
-    before: c = Conv(x, w[64, 3, 3, 3]);   y = Conv(Relu(c), v[8, 64, 3, 3])
-    after:  c = Conv(x, w[32, 3, 3, 3]);   y = Conv(Relu(c), v[8, 32, 3, 3])
+    given:  float[1, 1, 8, 8] x
+    before: y = Conv(Relu(Conv(x, [[[[3.0]]], [[[0.01]]]])), [[[[2.0]], [[0.02]]]])
+    after:  y = Conv(Relu(Conv(x, [[[[3.0]]]])), [[[[2.0]]]])
+    pass:   prune{sparsity=0.5}
 
     Channels that an Add ties together go together; BatchNormalization, biases, depthwise convolutions,
     Concat, pooling and Flatten before a Gemm follow. What reaches an output of the model, or an operator

@@ -22,8 +22,11 @@ MODES, TYPES = ("dynamic", "static"), ("int8", "uint8")
 class Quantize(CalibratedPass):
     """Compute products with constant weights in 8-bit integers.
 
-    before: y = MatMul(x, w)
-    after:  q, s, z = DynamicQuantizeLinear(x);  y = Cast(MatMulInteger(q, w_int8, z)) * (s * s_w)
+    given:  float[N, 16] x
+    before: y = MatMul(x, float[16, 16] 127.0)
+    after:  q, s, z = DynamicQuantizeLinear(x);
+            y = Mul(Cast<to = 1>(MatMulInteger(q, int8[16, 16] 127, z)), Mul(s, float[16] 1.0))
+    pass:   quantize{mode=dynamic}
 
     ``dynamic`` quantises the activations of MatMul and Gemm when they are known, and the rows of large
     tables that Gather takes; it needs no data. ``static`` puts QuantizeLinear and DequantizeLinear

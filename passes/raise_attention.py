@@ -184,9 +184,10 @@ def _dim(value: Value, axis: int) -> int:
 class RaiseAttention(RulePass):
     """Recognise attention that is written out in products and Softmax.
 
-    before: s = MatMul(q, Transpose<perm = [0, 1, 3, 2]>(k));  w = Softmax(Add(Mul(s, c), mask))
-            y = MatMul(w, v)
-    after:  y = Attention<scale = c>(q, k, v, mask)
+    given:  float[B, 2, 8, 4] q; float[B, 2, 8, 4] k; float[B, 2, 8, 4] v; bool[8, 8] open;
+            mask = Where(open, 0.0, -10000.0); opset 23
+    before: s = Mul(MatMul(q, Transpose<perm = [0, 1, 3, 2]>(k)), 0.25); y = MatMul(Softmax(Add(s, mask)), v)
+    after:  y = Attention<scale = 0.25>(q, k, v, mask)
 
     Where heads are split off [batch, sequence, hidden] by Reshape and Transpose, and merged again, the
     operator takes and gives that form; heads of k and v that are repeated for groups of q's are not.

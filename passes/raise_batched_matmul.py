@@ -67,8 +67,9 @@ def _refuses_bias(bias: Value | None) -> NoMatch | None:
 class RaiseBatchedMatmul(RulePass):
     """Multiply batches of rows as such, where a Gemm has them as one matrix.
 
-    Before: ``r = Reshape(x, [-1, 64]); g = Gemm(r, w, b); y = Reshape(g, [0, 16, 192])``
-    After:  ``m = MatMul(x, w); y = Add(m, b)``, with ``x: [N, 16, 64]``
+    given:  float[N, 16, 64] x; w = float[64, 48] 0.5; float[48] b
+    before: y = Reshape(Gemm(Reshape(x, [-1, 64]), w, b), [-1, 16, 48])
+    after:  y = Add(MatMul(x, w), b)
 
     The matrix is constant, and the result has the batch of the operand, provably.
 

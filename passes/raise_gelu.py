@@ -8,12 +8,12 @@ from collections import Counter
 
 import numpy as np
 
-from graphopt.ir import DataType, Model, Node, Value
+from graphopt.ir import DataType, Node, Value
 from graphopt.ir.query import is_op, rank, same_shape
 from graphopt.passes._matching import is_about, is_float, numpy_dtype, scalar_factor, split_constant
 from graphopt.passes._products import Monomial, factor_of, monomial
-from graphopt.passes._upgrading import upgrade_for
-from graphopt.transform import Changes, Exactness, NoMatch, Rewriter, RulePass, rule
+from graphopt.passes._upgrading import UpgradingPass
+from graphopt.transform import Exactness, NoMatch, Rewriter, rule
 from graphopt.transform.rule import Replacement
 
 NEEDED_OPSET = 20
@@ -168,10 +168,11 @@ def _once(x: Value) -> Counter[Value]:
 
 
 @dataclasses.dataclass(frozen=True)
-class RaiseGelu(RulePass):
+class RaiseGelu(UpgradingPass):
     """Recognise Gelu, exact and with tanh, however its products are associated.
 
-    before: y = Mul(Mul(x, Add(Erf(Div(x, 1.4142)), 1)), 0.5)
+    given:  float[N] x; opset 20
+    before: y = Mul(Mul(x, Add(Erf(Div(x, 1.4142135)), 1.0)), 0.5)
     after:  y = Gelu(x)
 
     ``x * Sigmoid(v)`` with twice the polynomial of tanh is the same, and so is ``1 - erf(-x / sqrt(2))``.
@@ -183,17 +184,11 @@ class RaiseGelu(RulePass):
     Spec: https://onnx.ai/onnx/operators/onnx__Gelu.html (since version 20)
     """
 
-    upgrade: bool = False
-
+    needed_opset = NEEDED_OPSET
     exactness = Exactness.REASSOCIATES
     rules = (gelu,)
 
-    def run(self, model: Model) -> Changes:
-        """Apply the rule, after an upgrade of the opset if that is wanted and of use."""
-        if self.upgrade:
-            upgrade_for(model, NEEDED_OPSET, _is_gelu)
-        return super().run(model)
-
-
-def _is_gelu(node: Node) -> bool:
-    return is_op(node, *gelu.op_types) and not isinstance(match_gelu(node), NoMatch)
+    @staticmethod
+    def matches(node: Node) -> bool:
+        """Whether Gelu is written out here."""
+        return is_op(node, *gelu.op_types) and not isinstance(match_gelu(node), NoMatch)

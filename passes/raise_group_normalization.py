@@ -6,12 +6,12 @@ import dataclasses
 
 import numpy as np
 
-from graphopt.ir import DataType, Model, Node, Value
+from graphopt.ir import DataType, Node, Value
 from graphopt.ir.query import attribute, constant, is_op, rank, same_dim, same_shape
 from graphopt.passes._channels import channel_vector
 from graphopt.passes._matching import attributes_of, made_for, split_constant
-from graphopt.passes._upgrading import upgrade_for
-from graphopt.transform import Changes, Exactness, NoMatch, Rewriter, RulePass, rule
+from graphopt.passes._upgrading import UpgradingPass
+from graphopt.transform import Exactness, NoMatch, Rewriter, rule
 from graphopt.transform.rule import Replacement
 
 NEEDED_OPSET = 21
@@ -86,14 +86,15 @@ def parameter(node: Node, rewriter: Rewriter) -> Replacement:
 
 
 @dataclasses.dataclass(frozen=True)
-class RaiseGroupNormalization(RulePass):
+class RaiseGroupNormalization(UpgradingPass):
     """Recognise group normalization as exporters write it, and take its parameters in.
 
-    before: r = Reshape(x, [0, G, -1]);  i = InstanceNormalization(r, ones, zeros)
-            y = Add(Mul(Reshape(i, Shape(x)), s), b)
-    after:  y = GroupNormalization<num_groups = G>(x, s, b)
+    given:  float[N, 4, 6] x; opset 21
+    before: n = InstanceNormalization(Reshape(x, [0, 2, -1]), [1.0, 1.0], [0.0, 0.0]);
+            y = Add(Mul(Reshape(n, Shape(x)), float[4, 1] 2.0), float[4, 1] 3.0)
+    after:  y = GroupNormalization<num_groups = 2>(x, float[4] 2.0, float[4] 3.0)
 
-    The shapes of x and of the result are provably equal and G divides a known number of channels.
+    The shapes of x and of the result are provably equal and the groups divide a known number of channels.
     ONNX Runtime has no kernel for it on CPU: what it makes of the operator's definition takes twice
     the time of the reshaped InstanceNormalization, so only XLA targets use this pass.
 
@@ -103,17 +104,11 @@ class RaiseGroupNormalization(RulePass):
     Spec: https://onnx.ai/onnx/operators/onnx__GroupNormalization.html (since version 21)
     """
 
-    upgrade: bool = False
-
+    needed_opset = NEEDED_OPSET
     exactness = Exactness.REASSOCIATES
     rules = (grouped, parameter)
 
-    def run(self, model: Model) -> Changes:
-        """Apply the rules, after an upgrade of the opset if that is wanted and of use."""
-        if self.upgrade:
-            upgrade_for(model, NEEDED_OPSET, _is_grouped)
-        return super().run(model)
-
-
-def _is_grouped(node: Node) -> bool:
-    return is_op(node, "Reshape") and not isinstance(match_groups(node), NoMatch)
+    @staticmethod
+    def matches(node: Node) -> bool:
+        """Whether group normalization is written out here."""
+        return is_op(node, "Reshape") and not isinstance(match_groups(node), NoMatch)

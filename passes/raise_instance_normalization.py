@@ -88,8 +88,9 @@ def _instance(rewriter: Rewriter, x: Value, scale: np.ndarray, bias: np.ndarray,
 class RaiseInstanceNormalization(RulePass):
     """Recognise instance normalization: the same over a plane, with parameters for each channel.
 
-    before: n = LayerNormalization<axis = 2>(x, ones);  y = Mul(n, s)       x: [N, C, H, W], s: [C, 1, 1]
-    after:  y = InstanceNormalization(x, s, zeros)
+    given:  float[N, 2, 4, 4] x
+    before: y = Mul(LayerNormalization<axis = 2>(x, float[4, 4] 1.0), [[[2.0]], [[3.0]]])
+    after:  y = InstanceNormalization(x, [2.0, 3.0], [0.0, 0.0])
 
     It also takes what is written out in means, differences and roots where the plane's size is not known.
     The input is of float32 with a known number of channels.

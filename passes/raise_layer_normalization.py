@@ -160,14 +160,15 @@ def half_precision(node: Node, rewriter: Rewriter) -> Replacement:
 class RaiseLayerNormalization(RulePass):
     """Recognise layer normalization that is written out in means, differences and roots.
 
-    before: d = Sub(x, ReduceMean(x));  v = ReduceMean(Pow(d, 2))
-            y = Add(Mul(Div(d, Sqrt(Add(v, e))), s), b)
-    after:  y = LayerNormalization(x, s, b, epsilon=e)
+    given:  float[N, 4] x; float[4] s; float[4] b
+    before: d = Sub(x, ReduceMean(x, [-1])); v = ReduceMean(Mul(d, d), [-1]);
+            y = Add(Mul(Div(d, Sqrt(Add(v, 0.5))), s), b)
+    after:  y = LayerNormalization<epsilon = 0.5>(x, s, b)
 
     The mean may be a sum divided by the number of its elements, the variance E[x²] - E[x]², and both may be
-    reshaped on the way. e is a positive scalar constant, and nothing in between is used elsewhere. Over
-    axes that are not the last ones, x is transposed and the result back. Scale and bias join if they have
-    the normalized shape.
+    reshaped on the way. The epsilon is a positive scalar constant, and nothing in between is used elsewhere.
+    Over axes that are not the last ones, x is transposed and the result back. Scale and bias join if they
+    have the normalized shape.
 
     Spec: https://onnx.ai/onnx/operators/onnx__LayerNormalization.html (since version 17)
     """

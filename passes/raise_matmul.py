@@ -179,8 +179,9 @@ def _with_axis(value: Value, axis: int, rewriter: Rewriter) -> Value:
 class RaiseMatmul(RulePass):
     """Write an Einsum of one or two operands as MatMul or Mul, with ReduceSum and Transpose.
 
+    given:  float[2, 5, 3, 4] q; float[2, 6, 3, 4] k
     before: y = Einsum<equation = "bqhd,bkhd->bhqk">(q, k)
-    after:  a = Transpose(q); b = Transpose(k); y = MatMul(a, b)
+    after:  y = MatMul(Transpose<perm = [0, 2, 1, 3]>(q), Transpose<perm = [0, 2, 3, 1]>(k))
 
     The sizes of an axis that both operands have must agree provably, since one of 1 would broadcast.
     Several summed axes, or several that only the second operand has, are joined by a Reshape and must

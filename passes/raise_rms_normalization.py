@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from graphopt.ir import DataType, Model, Node, Value
+from graphopt.ir import DataType, Node, Value
 from graphopt.ir.query import (
     SMALL_CONSTANT_ELEMENTS,
     attribute,
@@ -26,9 +26,9 @@ from graphopt.passes._matching import (
     scalar_factor,
     split_constant,
 )
-from graphopt.passes._upgrading import upgrade_for
-from graphopt.transform import Changes, Exactness, NoMatch, Rewriter, RulePass, rule
-from graphopt.transform.rule import Replacement, apply_rules
+from graphopt.passes._upgrading import UpgradingPass
+from graphopt.transform import Exactness, NoMatch, Rewriter, rule
+from graphopt.transform.rule import Replacement
 
 NEEDED_OPSET = 23
 
@@ -201,14 +201,15 @@ def _like(layer: Node, rewriter: Rewriter, x: Value | None, factor: Value) -> Va
 
 
 @dataclasses.dataclass(frozen=True)
-class RaiseRmsNormalization(RulePass):
+class RaiseRmsNormalization(UpgradingPass):
     """Recognise root-mean-square normalization, however its square, root and quotient are spelled.
 
-    before: r = Reciprocal(Sqrt(Add(ReduceMean(Mul(x, x)), e)));  y = Mul(Mul(x, r), s)
-    after:  y = RMSNormalization(x, s, epsilon=e)
+    given:  float[N, 4] x; float[4] s; opset 23
+    before: r = Reciprocal(Sqrt(Add(ReduceMean(Mul(x, x), [-1]), 0.5))); y = Mul(Mul(x, r), s)
+    after:  y = RMSNormalization<epsilon = 0.5>(x, s)
 
-    The mean runs over last axes of known sizes with keepdims, e is a positive scalar constant, and nothing
-    in between is used elsewhere. A scale joins if it has the normalized shape.
+    The mean runs over last axes of known sizes with keepdims, the epsilon is a positive scalar constant,
+    and nothing in between is used elsewhere. A scale joins if it has the normalized shape.
 
     Options:
         upgrade: raise the model's opset to 23, where RMSNormalization is, if there is one to raise.
@@ -216,17 +217,11 @@ class RaiseRmsNormalization(RulePass):
     Spec: https://onnx.ai/onnx/operators/onnx__RMSNormalization.html (since version 23)
     """
 
-    upgrade: bool = False
-
+    needed_opset = NEEDED_OPSET
     exactness = Exactness.REASSOCIATES
     rules = (normalization, scale, half_precision)
 
-    def run(self, model: Model) -> Changes:
-        """Apply the rules, after an upgrade of the opset if that is wanted and of use."""
-        if self.upgrade:
-            upgrade_for(model, NEEDED_OPSET, _is_rms)
-        return apply_rules(model, self.rules)
-
-
-def _is_rms(node: Node) -> bool:
-    return is_op(node, "Mul", "Div") and not isinstance(match_rms(node), NoMatch)
+    @staticmethod
+    def matches(node: Node) -> bool:
+        """Whether root-mean-square normalization is written out here."""
+        return is_op(node, "Mul", "Div") and not isinstance(match_rms(node), NoMatch)

@@ -6,14 +6,14 @@ import dataclasses
 
 import numpy as np
 
-from graphopt.ir import Model, Node
+from graphopt.ir import Node
 from graphopt.ir.query import attribute, is_op, only_use, rank
 from graphopt.passes._attention_layout import HEADS_FIRST, heads_last, merged
 from graphopt.passes._matching import attributes_of, leaves_the_pattern, made_for
 from graphopt.passes._rotary import cache, match_rotation, part_of
-from graphopt.passes._upgrading import upgrade_for
-from graphopt.transform import Changes, Exactness, NoMatch, Rewriter, RulePass, rule
-from graphopt.transform.rule import Replacement, apply_rules
+from graphopt.passes._upgrading import UpgradingPass
+from graphopt.transform import Exactness, NoMatch, Rewriter, rule
+from graphopt.transform.rule import Replacement
 
 NEEDED_OPSET = 23
 MAX_SOURCES = 64
@@ -80,11 +80,13 @@ def merged_heads(node: Node, rewriter: Rewriter) -> Replacement:
 
 
 @dataclasses.dataclass(frozen=True)
-class RaiseRotaryEmbedding(RulePass):
+class RaiseRotaryEmbedding(UpgradingPass):
     """Recognise rotary position embeddings of halves or neighbours, of whole heads or a part of them.
 
-    before: t = Concat(Neg(Slice(x, d/2, d)), Slice(x, 0, d/2));  y = Add(Mul(x, cos), Mul(t, sin))
-    after:  y = RotaryEmbedding(x, cos[..., :d/2], sin[..., :d/2])
+    given:  float[1, 2, 3, 4] x; float[3, 2] f; opset 23
+    before: t = Concat<axis = -1>(Neg(Slice(x, [2], [4], [3])), Slice(x, [0], [2], [3]));
+            e = Concat<axis = -1>(f, f); y = Add(Mul(x, Cos(e)), Mul(t, Sin(e)))
+    after:  y = RotaryEmbedding(x, Unsqueeze(Cos(f), [0]), Unsqueeze(Sin(f), [0]))
 
     x is [batch, head, sequence, d], or heads moved forward from [batch, sequence, head * d]. The caches
     are one row for each position and provably hold each angle twice: the rest is computed once.
@@ -95,17 +97,11 @@ class RaiseRotaryEmbedding(RulePass):
     Spec: https://onnx.ai/onnx/operators/onnx__RotaryEmbedding.html (since version 23)
     """
 
-    upgrade: bool = False
-
+    needed_opset = NEEDED_OPSET
     exactness = Exactness.REASSOCIATES
     rules = (rotation, part_of_a_head, merged_heads)
 
-    def run(self, model: Model) -> Changes:
-        """Apply the rules, after an upgrade of the opset if that is wanted and of use."""
-        if self.upgrade:
-            upgrade_for(model, NEEDED_OPSET, _is_rotation)
-        return apply_rules(model, self.rules)
-
-
-def _is_rotation(node: Node) -> bool:
-    return is_op(node, "Add") and not isinstance(match_rotation(node), NoMatch)
+    @staticmethod
+    def matches(node: Node) -> bool:
+        """Whether a rotary embedding is written out here."""
+        return is_op(node, "Add") and not isinstance(match_rotation(node), NoMatch)

@@ -111,7 +111,8 @@ def _raised(
 class RaiseSoftmax(RulePass):
     """Recognise Softmax and LogSoftmax that are written out in exponentials and sums.
 
-    before: e = Exp(Sub(x, ReduceMax(x)));  y = Div(e, ReduceSum(e))
+    given:  float[N, 8] x
+    before: e = Exp(Sub(x, ReduceMax(x, [-1]))); y = Div(e, ReduceSum(e, [-1]))
     after:  y = Softmax(x)
 
     The largest value must be subtracted, or the exponentials overflow where Softmax does not. Log(Softmax(x))

@@ -175,12 +175,15 @@ def _fits(mask: Value, source: Value, heads: int) -> bool:
 class SelectAttention(RulePass):
     """Make one com.microsoft.Attention of self-attention and the projections before it.
 
-    before: q = Add(MatMul(x, Wq), bq);  k = Add(MatMul(x, Wk), bk);  v = Add(MatMul(x, Wv), bv)
-            y = Attention<q_num_heads = 8, kv_num_heads = 8>(q, k, v, mask)
-    after:  y = com.microsoft.Attention<num_heads = 8>(x, Wqkv, bqkv, , , mask)
+    given:  float[1, 4, 64] x; opset 23
+    before: q = Add(MatMul(x, float[64, 64] 0.5), float[64] 1.0);
+            k = Add(MatMul(x, float[64, 64] 0.5), float[64] 1.0);
+            v = Add(MatMul(x, float[64, 64] 0.5), float[64] 1.0);
+            y = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, v)
+    after:  y = com.microsoft.Attention<num_heads = 2>(x, float[64, 192] 0.5, float[192] 1.0)
 
-    Weights are constant, of one size and used here alone; there is no cache; the mask, if there is one, is
-    added, of four axes, and spans the whole sequence twice.
+    Weights are constant, of one size and used here alone; heads have at least 32 numbers; there is no
+    cache; the mask, if there is one, is added, of four axes, and spans the whole sequence twice.
 
     Options:
         provider: whose kernels are asked for, cpu or cuda.

@@ -25,8 +25,10 @@ class UnrollLoops(Pass):
     The number of turns must be constant, nothing may stop the loop early, and the body must not
     draw random numbers.
 
-    Before: ``y = Loop(2, true, x) <body = (i, c, s) => (c, r) {r = Add(s, w)}>``
-    After:  ``a = Add(x, w); y = Add(a, w)``
+    given:  float[2] x; float[2] w
+    before: y = Loop<body = turn (int64 i, bool c, float[2] s) => (bool c, float[2] r) {r = Add(s, w)}>
+                (2, true, x)
+    after:  y = Add(Add(x, w), w)
 
     Attributes:
         max_nodes: how many nodes all turns of one loop may take together.

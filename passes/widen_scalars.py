@@ -107,8 +107,9 @@ def vector_of_scalar(node: Node, rewriter: Rewriter) -> Replacement:
 class WidenScalars(RulePass):
     """Read sizes as vectors of one element, and calculate with those, where only vectors are wanted.
 
-    Before: ``s = Shape(x); h = Gather(s, 2); n = Mul(h, 4); v = Unsqueeze(n, [0])``
-    After:  ``h = Shape<start = 2, end = 3>(x); v = Mul(h, 4)``
+    given:  float[2, 3, N] x
+    before: y = Unsqueeze(Mul(Gather(Shape(x), 2), 4), [0])
+    after:  y = Mul(Shape<start = 2, end = 3>(x), 4)
 
     A scalar that anything but such arithmetic uses stays, and with it what it is made of.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -38,14 +38,7 @@ def bisect(
     run, or raises. The exit code is 4 if one is, 0 if all are sound.
     """
     output = Output(json, verbose, quiet)
-    settings: dict[str, Any] = {
-        "level": values.level(level),
-        "shapes": values.shapes(shape),
-        "dims": values.fixed_dims(dim),
-        "constants": values.constants(constant),
-        "precision": precision,
-        "keep_fp32": keep_fp32,
-    }
+    settings = values.pipeline_settings(level, shape, dim, constant, precision, keep_fp32)
     from graphopt import debugging
     from graphopt.cli.progress import Progress
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -46,14 +46,7 @@ def explain(
     The pipeline runs up to the pass. A miss names the predicate that failed and the value it failed on.
     """
     output = Output(json, verbose, quiet)
-    settings: dict[str, Any] = {
-        "level": values.level(level),
-        "shapes": values.shapes(shape),
-        "dims": values.fixed_dims(dim),
-        "constants": values.constants(constant),
-        "precision": precision,
-        "keep_fp32": keep_fp32,
-    }
+    settings = values.pipeline_settings(level, shape, dim, constant, precision, keep_fp32)
     from graphopt import debugging
     from graphopt.cli.progress import Progress
 

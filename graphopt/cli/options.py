@@ -121,6 +121,7 @@ OptionalOutput = Annotated[
         show_default=False,
     ),
 ]
+RequiredOutput = Annotated[str, typer.Option("-o", "--output", metavar="OUT.onnx", help="Where to write.")]
 Reproducers = Annotated[
     str | None,
     typer.Option(

@@ -27,7 +27,7 @@ GENERATED_RUNS = 3
 def quantize(
     model: options.Source,
     *,
-    out: Annotated[str, typer.Option("-o", "--output", metavar="OUT.onnx", help="Where to write.")],
+    out: options.RequiredOutput,
     mode: Annotated[
         str,
         typer.Option(

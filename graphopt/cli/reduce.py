@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -50,14 +50,7 @@ def reduce(
     if nothing fails.
     """
     output = Output(json, verbose, quiet)
-    settings: dict[str, Any] = {
-        "level": values.level(level),
-        "shapes": values.shapes(shape),
-        "dims": values.fixed_dims(dim),
-        "constants": values.constants(constant),
-        "precision": precision,
-        "keep_fp32": keep_fp32,
-    }
+    settings = values.pipeline_settings(level, shape, dim, constant, precision, keep_fp32)
     folder = _check_folder(Path(out) if out is not None else Path(f"{Path(model).stem}.reproducer"))
     from graphopt import debugging
     from graphopt.cli.progress import Progress

@@ -125,6 +125,25 @@ def level(value: int) -> int:
     return value
 
 
+def pipeline_settings(
+    number: int,
+    shape: Sequence[str],
+    dim: Sequence[str],
+    constant: Sequence[str],
+    precision: str | None,
+    keep_fp32: str | None,
+) -> dict[str, Any]:
+    """What commands that look into a pipeline pass on to it: -O `number`, the sizes, and the precision."""
+    return {
+        "level": level(number),
+        "shapes": shapes(shape),
+        "dims": fixed_dims(dim),
+        "constants": constants(constant),
+        "precision": precision,
+        "keep_fp32": keep_fp32,
+    }
+
+
 def default_folder(source: str, target: object) -> Path:
     """Where an artifact goes when nobody says: ``mnist.tpu-v5e`` in the current folder."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).stem).strip("-.") or "model"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import inspect
 import re
 from collections import Counter
 from typing import Any, ClassVar
@@ -71,6 +72,12 @@ class Pass(onnx_ir.passes.InPlacePass):
     def summary(cls) -> str:
         """The first line of the docstring."""
         return (cls.__doc__ or "").strip().splitlines()[0] if cls.__doc__ else ""
+
+    @classmethod
+    def example(cls) -> str | None:
+        """The paragraph of the docstring that shows a model before and after; None if there is none."""
+        paragraphs = inspect.cleandoc(cls.__doc__ or "").split("\n\n")
+        return next((p for p in paragraphs if re.match(r"(given|before): ", p)), None)
 
     @classmethod
     def options(cls) -> tuple[dataclasses.Field[Any], ...]:

@@ -10,24 +10,28 @@ An example is a paragraph of at most six lines::
 Statements stand between semicolons, and those of ``given`` belong to both models. ``float[N, 8] x`` is
 an input; ``opset 20`` the operator set, else 18; ``=> y, z`` the outputs, else what is not read. All
 else assigns an expression: calls as in ONNX text, which may be nested, and constants, which stand as in
-JSON, of int64, float32 or bool or of the type before them, and fill its shape. ``pass`` has options.
+JSON, of int64, float32 or bool or of the type before them, and fill its shape. Attributes may be left
+out where they are the default. ``float[N] y = Reshape(x, s)`` says what is known of the output y, where
+that is not what inference finds. ``pass`` has the options of the pass.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 import re
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx.defs
 import onnx.parser
+import onnx_ir
 from checking import HEADER
 
-from graphopt.ir import Model
+from graphopt.ir import Model, Shape
 from graphopt.ir.io import load
+from graphopt.ir.query import walk_graphs
 from graphopt.transform import Pass
 
 FIELDS = ("given", "before", "after", "pass")
@@ -36,12 +40,12 @@ TYPE = r"(bool|float16|bfloat16|float|double|u?int(?:4|8|16|32|64)|float8e\w+)(?
 
 def example_of(cls: type[Pass]) -> dict[str, str] | None:
     """The fields of the example in the docstring of `cls`; None if it has none."""
-    for paragraph in inspect.cleandoc(cls.__doc__ or "").split("\n\n"):
-        parts = re.split(rf"^({'|'.join(FIELDS)}): +", paragraph, flags=re.MULTILINE)
-        if parts[0] == "" and "before" in parts:
-            assert paragraph.count("\n") < 6, "an example has at most six lines"
-            return {k: " ".join(v.split()) for k, v in zip(parts[1::2], parts[2::2], strict=True)}
-    return None
+    paragraph = cls.example()
+    if paragraph is None:
+        return None
+    assert paragraph.count("\n") < 6, "an example has at most six lines"
+    parts = re.split(rf"^({'|'.join(FIELDS)}): +", paragraph, flags=re.MULTILINE)
+    return {k: " ".join(v.split()) for k, v in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 def model_of(source: str) -> Model:
@@ -50,7 +54,23 @@ def model_of(source: str) -> Model:
     for statement in source.split(";"):
         if statement.strip():
             builder.add(statement.strip())
-    return load(builder.model().SerializeToString())
+    model = load(builder.model().SerializeToString())
+    for output in model.graph.outputs:
+        if output.name in builder.known:
+            output.shape = Shape(builder.known[output.name])
+    return model
+
+
+def without_defaults(model: Model) -> Model:
+    """A copy of `model` without the attributes that are the default of their operator."""
+    copy = model.clone()
+    for node in (n for graph in walk_graphs(copy.graph) for n in graph if not n.domain):
+        schema = onnx.defs.get_schema(node.op_type, copy.opset_imports[""], "")
+        for name, attribute in list(node.attributes.items()):
+            default = schema.attributes[name].default_value
+            if default.type and onnx_ir.to_proto(attribute) == default:
+                del node.attributes[name]
+    return copy
 
 
 @dataclasses.dataclass
@@ -62,6 +82,7 @@ class _Builder:
     constants: list[onnx.TensorProto] = dataclasses.field(default_factory=list)
     nodes: list[onnx.NodeProto] = dataclasses.field(default_factory=list)
     outputs: list[str] = dataclasses.field(default_factory=list)
+    known: dict[str, list[int | str]] = dataclasses.field(default_factory=dict)
     read: set[str] = dataclasses.field(default_factory=set)
 
     def add(self, statement: str) -> None:
@@ -71,8 +92,11 @@ class _Builder:
         elif match := re.fullmatch(r"=> *(.*)", statement):
             self.outputs = re.split(" *, *", match[1])
         elif match := re.fullmatch(TYPE + r" (\w+)", statement):
-            shape = [int(d) if d.isdecimal() else d for d in re.findall(r"\w+", match[2] or "")]
+            shape = _dims(match[2])
             self.inputs.append(onnx.helper.make_tensor_value_info(match[3], _element(match[1]), shape))
+        elif match := re.fullmatch(TYPE + r" ((\w+) = .*)", statement):
+            self.known[match[4]] = _dims(match[2])
+            self.add(match[3])
         else:
             targets, _, text = statement.partition(" = ")
             _, rest = self.expression(text, targets)
@@ -127,6 +151,10 @@ class _Builder:
         return model
 
 
+def _dims(text: str | None) -> list[int | str]:
+    return [int(d) if d.isdecimal() else d for d in re.findall(r"\w+", text or "")]
+
+
 def _element(name: str) -> int:
     return int(onnx.TensorProto.DataType.Value(name.upper()))
 
@@ -146,9 +174,9 @@ def _tensor(value: Any, typed: re.Match[str] | None, name: str) -> onnx.TensorPr
 
 
 def _end_of_attributes(text: str) -> int:
-    """Where the attributes end that `text` starts with; the arrow of a body closes nothing."""
+    """Where the attributes end that `text` starts with; strings and the arrow of a body close nothing."""
     depth = 0
-    for match in re.finditer(r"=>|[<>]", text):
+    for match in re.finditer(r'"[^"]*"|=>|[<>]', text):
         depth += {"<": 1, ">": -1}.get(match[0], 0)
         if depth == 0:
             return match.end()
