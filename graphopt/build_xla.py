@@ -77,6 +77,21 @@ def lower_xla(
     return executable
 
 
+def find_host_nodes(
+    model: Model, target: Target, precision: str | None
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """What of `model` would run on the host, as ``placement`` has it, and notes; nothing is compiled.
+
+    Raises:
+        GraphoptError: as :func:`lower_xla` does while it traces.
+    """
+    importlib.import_module("graphopt.lowering.xla.support").require_known(model)
+    manifest = {"options": {"precision": precision, "strict": False}}
+    executable = Executable(target=target, model=model, report={}, manifest=manifest)
+    _trace(executable)
+    return executable.placement, [n for n in executable.notes if "run on the host" not in n]
+
+
 def _trace(executable: Executable) -> dict[str, Exported]:
     """The portable programs: one, or one for each segment; none where it takes shapes or values first."""
     export = importlib.import_module("graphopt.lowering.xla.export")
@@ -223,7 +238,7 @@ def _compile_tpu(
 
 
 def _memory(parts: Sequence[Compiled]) -> dict[str, int]:
-    """Device memory by use. Of several segments only one computes at a time: their temporaries do not add up."""
+    """Device memory by use. Of several segments one computes at a time: temporaries do not add up."""
     kinds = parts[0].memory
     summed = {kind: sum(c.memory[kind] for c in parts) for kind in kinds}
     summed["temp"] = max(c.memory["temp"] for c in parts)

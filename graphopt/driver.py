@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import onnx_ir.passes
 
 from graphopt.artifact import is_artifact
-from graphopt.errors import AccuracyError, FeedError, UnsupportedError, UsageError
 from graphopt.build_onnxruntime import lower_onnxruntime
 from graphopt.build_xla import lower_xla
+from graphopt.errors import AccuracyError, FeedError, UnsupportedError, UsageError
 from graphopt.executable import Executable
 from graphopt.ir import Model, SymbolicDim
 from graphopt.ir.bind import bind_constants

@@ -108,9 +108,9 @@ class Executable:
 
         def note(cut: Partition) -> None:
             """What the first run found out about where the nodes run."""
-            if not self.placement:
-                self.placement.extend(row.to_json() for row in cut.host)
-                self.manifest["transfers"] = cut.transfers()
+            known = {row["node"] for row in self.placement}
+            self.placement.extend(row.to_json() for row in cut.host if row.node not in known)
+            self.manifest["transfers"] = cut.transfers()
 
         options = self.manifest["options"]
         return xla.open_xla_session(  # type: ignore[no-any-return]

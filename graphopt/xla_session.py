@@ -52,9 +52,7 @@ def open_xla_session(
         built = program.build_program(model, shapes, precision=precision, constants=known)
         return program.quiet(built.function)
 
-    def plan_for(
-        shapes: Mapping[str, Any], known: Mapping[str, np.ndarray], _: GraphoptError | None
-    ) -> Plan:
+    def plan_for(shapes: Mapping[str, Any], known: Mapping[str, np.ndarray], _: GraphoptError | None) -> Plan:
         cut = cut_for(model, shapes, known, precision)
         if on_partition is not None:
             on_partition(cut)

@@ -32,12 +32,10 @@ class FeedSpec(NamedTuple):
     may_be_absent: bool = False
 
 
-def check_feeds(
-    specs: Iterable[FeedSpec | tuple[Any, ...]], feeds: Mapping[str, Any]
-) -> dict[str, Any]:
-    """`feeds` as arrays (sequences as lists of arrays) in the order of `specs`, or an error that lists everything wrong with them.
+def check_feeds(specs: Iterable[FeedSpec | tuple[Any, ...]], feeds: Mapping[str, Any]) -> dict[str, Any]:
+    """`feeds` as arrays in the order of `specs`, or an error that lists everything wrong with them.
 
-    Arrays are never converted: an int32 array for an int64 input is an error. Python numbers and
+    Sequences are lists of arrays, optionals may be None. Arrays are never converted: an int32 array for an int64 input is an error. Python numbers and
     lists have no dtype of their own and take the declared one, if it holds them without loss.
     A symbolic dimension has one size in all inputs.
 

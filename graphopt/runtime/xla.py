@@ -146,7 +146,9 @@ class XlaSession:
         if not getattr(error, "specialisable", True):
             return set()
         needed = set(getattr(error, "inputs", ())) & set(arrays) - self._static_names
-        small = all(isinstance(arrays[n], np.ndarray) and arrays[n].size <= SPECIALISED_ELEMENTS for n in needed)
+        small = all(
+            isinstance(arrays[n], np.ndarray) and arrays[n].size <= SPECIALISED_ELEMENTS for n in needed
+        )
         return needed if small else set()
 
     def _run(self, arrays: dict[str, Any], known: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -162,7 +164,12 @@ class XlaSession:
             with self._lock:
                 self._plans.pop(key, None)
             refused = isinstance(error, (LoweringError, UnsupportedError)) and error.code != "GO604"
-            if self._plan_for is None or not refused or self._to_specialise(error, arrays) or len(plan.steps) != 1:
+            if (
+                self._plan_for is None
+                or not refused
+                or self._to_specialise(error, arrays)
+                or len(plan.steps) != 1
+            ):
                 raise
             with self._lock:
                 plan = self._plans[key] = self._jitted(self._plan_for(shapes, known, error))

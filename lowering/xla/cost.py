@@ -91,9 +91,7 @@ class CompiledCost:
 def combined(costs: Sequence[CompiledCost]) -> CompiledCost:
     """The cost of programs that run one after another."""
     total = sum(c.total_cycles for c in costs)
-    rows = (
-        dataclasses.replace(n, share=n.cycles / total if total else 0.0) for c in costs for n in c.nodes
-    )
+    rows = (dataclasses.replace(n, share=n.cycles / total if total else 0.0) for c in costs for n in c.nodes)
     return CompiledCost(
         total,
         sum(c.unattributed_cycles for c in costs),

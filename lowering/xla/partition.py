@@ -57,8 +57,9 @@ class HostNode:
     reason: str
 
     def to_json(self) -> dict[str, Any]:
-        """The row as a JSON-ready dict."""
-        return {**dataclasses.asdict(self), "provider": "host"}
+        """The row as a JSON-ready dict, with the keys that placements have for every target."""
+        row = {"node": self.node, "op": self.op_type, "provider": "host", "kind": "fallback"}
+        return {**row, **({"domain": self.domain} if self.domain else {}), "reason": self.reason}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,9 +131,11 @@ def structural_host_nodes(model: Model) -> dict[Node, str]:
 
 
 def host_rows(model: Model, reasons: Mapping[Node, str]) -> tuple[HostNode, ...]:
-    """The nodes of the host as rows, in the model's order."""
+    """The nodes of the host as rows, in the model's order; constants, which are no work, left out."""
     return tuple(
-        HostNode(n.name or "", n.op_type, n.domain or "", reasons[n]) for n in model.graph if n in reasons
+        HostNode(n.name or "", n.op_type, n.domain or "", reasons[n])
+        for n in model.graph
+        if n in reasons and not is_op(n, "Constant")
     )
 
 

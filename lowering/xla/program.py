@@ -108,11 +108,7 @@ def build_program(
     bound = dict(constants or {})
     weights = argument_weights(model)
     main_inputs = list(model.graph.inputs)
-    inputs = {
-        v.name or "": input_struct(v, shapes[v.name or ""])
-        for v in main_inputs
-        if v.name not in bound
-    }
+    inputs = {v.name or "": input_struct(v, shapes[v.name or ""]) for v in main_inputs if v.name not in bound}
     lax_precision = lax_precision_of(precision)
 
     def main(weights: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +173,7 @@ def input_struct(value: Value, shape: Any) -> Any:
     if shape is None:
         return None
     if isinstance(shape, list):
-        return [input_struct(value, item) for item in shape]
+        return [jax.ShapeDtypeStruct(tuple(item), input_dtype(value)) for item in shape]
     if isinstance(value.type, SequenceType):
         raise UnsupportedError(
             "GO202",
