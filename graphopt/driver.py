@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import onnx_ir.passes
 
 from graphopt.artifact import is_artifact
+from graphopt.build_onnxruntime import lower_onnxruntime
+from graphopt.build_xla import lower_xla
 from graphopt.errors import AccuracyError, FeedError, UnsupportedError, UsageError
-from graphopt.executable import Executable, lower_onnxruntime, lower_xla
+from graphopt.executable import Executable
 from graphopt.ir import Model, SymbolicDim
 from graphopt.ir.bind import bind_constants
 from graphopt.ir.check import check_model

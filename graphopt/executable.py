@@ -8,34 +8,24 @@ import importlib.metadata
 import json
 import os
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from graphopt import artifact
-from graphopt.errors import GraphoptError, LoweringError
-from graphopt.ir import DataType, Model, SymbolicDim, Value
+from graphopt.ir import DataType, Model, OptionalType, SequenceType, Value
 from graphopt.ir.io import read, save
 from graphopt.ir.provenance import origins
 from graphopt.target import Target
-from graphopt.transform import Report
 from graphopt.transform.pipeline import initializer_bytes
 
 if TYPE_CHECKING:
-    from graphopt.lowering.xla.aot import Compiled
-    from graphopt.lowering.xla.cost import CompiledCost
-    from graphopt.lowering.xla.export import Exported
+    from graphopt.lowering.xla.partition import Partition
 
 PROBE_BYTES = 1 << 30
 """Larger models are not loaded once more just to see whether ONNX Runtime survives it."""
-
-MAX_REASON = 240
-"""Symbolic shapes can make an error message very long."""
-
-Say = Callable[[str, int, int], None] | None
 
 
 class Session(Protocol):
@@ -103,14 +93,35 @@ class Executable:
     def session(self, **options: Any) -> Session:
         """The session that :meth:`run` uses, made on first use. Its fallbacks are added to ``notes``."""
         if self._session is None or options:
-            if self.target.is_xla:
-                self._session = _xla_session(self)
-            else:
-                ort = importlib.import_module("graphopt.runtime.ort")
-                session = ort.OrtSession(self.model_path_or_bytes(), self.manifest["onnxruntime"], **options)
-                self.notes.extend(n for n in session.fallbacks if n not in self.notes)
-                self._session = session
+            self._session = self._xla_session() if self.target.is_xla else self._ort_session(options)
         return self._session
+
+    def _ort_session(self, options: Mapping[str, Any]) -> Session:
+        ort = importlib.import_module("graphopt.runtime.ort")
+        session = ort.OrtSession(self.model_path_or_bytes(), self.manifest["onnxruntime"], **options)
+        self.notes.extend(n for n in session.fallbacks if n not in self.notes)
+        return session  # type: ignore[no-any-return]
+
+    def _xla_session(self) -> Session:
+        xla = importlib.import_module("graphopt.xla_session")
+        static = all(isinstance(d, int) for s in self.inputs for d in s["shape"] or ["?"])
+
+        def note(cut: Partition) -> None:
+            """What the first run found out about where the nodes run."""
+            known = {row["node"] for row in self.placement}
+            self.placement.extend(row.to_json() for row in cut.host if row.node not in known)
+            self.manifest["transfers"] = cut.transfers()
+
+        options = self.manifest["options"]
+        return xla.open_xla_session(  # type: ignore[no-any-return]
+            self.model,
+            specs=xla.feed_specs(self.model, self.inputs),
+            precision=options["precision"],
+            exported=self.files.get(artifact.PROGRAM) if static else None,
+            partitioned=bool(self.placement),
+            strict=bool(options.get("strict")),
+            on_partition=note,
+        )
 
     def model_path_or_bytes(self) -> Any:
         """The optimised model as ONNX Runtime wants it: the artifact's file, or the model's bytes."""
@@ -219,7 +230,14 @@ def _spec(value: Value) -> dict[str, Any]:
     shape = (
         None if value.shape is None else [d if isinstance(d, int) else str(d.value) for d in value.shape.dims]
     )
-    return {"name": value.name, "dtype": dtype_name(value), "shape": shape}
+    kinds = {SequenceType: "sequence", OptionalType: "optional"}
+    kind = kinds.get(type(value.type))
+    return {
+        "name": value.name,
+        "dtype": dtype_name(value),
+        "shape": shape,
+        **({} if kind is None else {"kind": kind}),
+    }
 
 
 def dtype_name(value: Value) -> str:
@@ -240,215 +258,3 @@ def versions(*packages: str) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def lower_onnxruntime(
-    model: Model,
-    target: Target,
-    report: Report,
-    pipeline: str,
-    options: Mapping[str, Any],
-    *,
-    strict: bool,
-    profiles: Mapping[str, tuple[int, int, int]],
-) -> Executable:
-    """The executable for ``cpu``, ``cuda`` and ``tensorrt``: optimised ONNX, providers, placement.
-
-    Raises PolicyError (GO501) under `strict` when a node would fall back to the CPU.
-    """
-    _lower_ir_version(model)
-    ort = importlib.import_module("graphopt.lowering.cuda.ort")
-    plan = ort.lower_ort(model, target, strict=strict, precision=options["precision"], profiles=profiles)
-    described = plan.to_json()
-    executable = Executable(
-        target=target,
-        model=model,
-        report=report.to_json(times=False),
-        manifest={
-            "versions": versions("onnx", "onnx-ir", "onnxruntime-gpu", "onnxruntime"),
-            "pipeline": pipeline,
-            "options": dict(options),
-            "exactness": report.exactness.value,
-            "onnxruntime": {k: v for k, v in described.items() if k not in ("placement", "notes")},
-        },
-        placement=described.get("placement", []),
-        notes=list(described.get("notes", [])),
-        seconds={"passes": report.seconds},
-    )
-    session_options = executable.manifest["onnxruntime"]["session_options"]
-    if options["level"] == 0:
-        session_options["graph_optimization_level"] = "ORT_DISABLE_ALL"
-    elif initializer_bytes(model) < PROBE_BYTES:
-        _probe(executable, session_options)
-    return executable
-
-
-def _lower_ir_version(model: Model) -> None:
-    """Write the IR version that the model's opsets need, not a newer one that runtimes may refuse."""
-    import onnx.helper
-
-    imports = [
-        onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items() if d in ("", "ai.onnx.ml")
-    ]
-    needed = max(onnx.helper.find_min_ir_version_for(imports, ignore_unknown=True), 8)
-    model.ir_version = min(model.ir_version or needed, needed)
-
-
-def _probe(executable: Executable, session_options: dict[str, Any]) -> None:
-    """Turn ONNX Runtime's optimisers off if it does not survive them on this model."""
-    probe = importlib.import_module("graphopt.runtime.ort_probe").probe
-    ended = probe(executable.model_path_or_bytes(), executable.manifest["onnxruntime"])
-    if ended is not None:
-        session_options["graph_optimization_level"] = "ORT_DISABLE_ALL"
-        executable.notes.append(
-            f"ONNX Runtime {ended} while it optimised this model: its own optimisations are turned off"
-        )
-
-
-def lower_xla(
-    model: Model,
-    target: Target,
-    report: Report,
-    pipeline: str,
-    options: Mapping[str, Any],
-    *,
-    say: Say = None,
-    tick: Callable[[float], None] | None = None,
-) -> Executable:
-    """The executable for ``xla-cpu`` and ``tpu``: StableHLO, and for TPUs the real executable."""
-    support = importlib.import_module("graphopt.lowering.xla.support")
-    support.require_support(model)
-    executable = Executable(
-        target=target,
-        model=model,
-        report=report.to_json(times=False),
-        manifest={
-            "versions": versions("onnx", "onnx-ir", "jax", "jaxlib", "libtpu"),
-            "pipeline": pipeline,
-            "options": dict(options),
-            "exactness": report.exactness.value,
-        },
-        seconds={"passes": report.seconds},
-    )
-    if say is not None:
-        say("trace the XLA program", 0, 0)
-    exported = _export(executable, required=target.kind == "tpu")
-    if exported is not None:
-        executable.files[artifact.PROGRAM] = exported.data
-        executable.files["program.stablehlo.mlir"] = exported.stablehlo.encode()
-        if exported.hlo is not None:
-            executable.files["program.hlo.txt"] = exported.hlo.encode()
-    if target.kind == "tpu" and exported is not None:
-        _compile_tpu(executable, exported, say, tick)
-    return executable
-
-
-def _export(executable: Executable, *, required: bool) -> Exported | None:
-    """The portable program; None, with a note, where it only exists per shape or per value."""
-    export = importlib.import_module("graphopt.lowering.xla.export")
-
-    started = time.perf_counter()
-    model = executable.model
-    try:
-        exported: Exported
-        precision = executable.manifest["options"]["precision"]
-        exported, constraints = export.export_model(model, precision=precision)
-    except GraphoptError as error:
-        if required or not _needs_values(model, error):
-            raise
-        reason = str(error)
-        executable.notes.append(
-            "no portable program, it is compiled for each shape it meets: "
-            + (reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]}…")
-        )
-        return None
-    finally:
-        executable.seconds["trace"] = time.perf_counter() - started
-    if constraints:
-        executable.notes.append(f"the portable program holds for {', '.join(constraints)}")
-    return exported
-
-
-def _needs_values(model: Model, error: GraphoptError) -> bool:
-    """Whether a failed trace may succeed once shapes or values of inputs are known."""
-    free = any(
-        isinstance(d, SymbolicDim) for v in model.graph.inputs if v.shape is not None for d in v.shape.dims
-    )
-    unknown = any(v.shape is None for v in model.graph.inputs)
-    return free or unknown or (isinstance(error, LoweringError) and bool(getattr(error, "inputs", None)))
-
-
-def _compile_tpu(
-    executable: Executable, exported: Exported, say: Say, tick: Callable[[float], None] | None
-) -> None:
-    aot = importlib.import_module("graphopt.lowering.xla.aot")
-    cost = importlib.import_module("graphopt.lowering.xla.cost")
-    if not aot.tpu_compiler_installed():
-        executable.notes.append(
-            "the TPU compiler (libtpu) is not installed: this artifact holds the portable program only, with "
-            "no TPU executable and no cycles; pip install 'graphopt[tpu]' and compile again"
-        )
-        return
-    if say is not None:
-        say("compile with the TPU compiler", 0, 0)
-    compiled: Compiled = aot.compile_for_tpu(exported.data, executable.target, tick=tick)
-    costs: CompiledCost = cost.node_costs(compiled.hlo, executable.model)
-    executable.cost = {
-        **costs.to_json(),
-        "flops": compiled.flops,
-        "bytes_accessed": compiled.bytes_accessed,
-        "source": f"{compiled.compiler}, estimated cycles of the scheduled module",
-    }
-    executable.memory = {**compiled.memory, "hbm": compiled.hbm_bytes}
-    executable.manifest["compiler"] = {
-        "name": compiled.compiler,
-        "topology": compiled.topology,
-        "device_kind": compiled.device_kind,
-    }
-    executable.seconds["compiler"] = compiled.seconds
-    executable.files["tpu.executable"] = compiled.executable
-    executable.files["tpu.hlo.txt"] = compiled.hlo.encode()
-    note = "there is no TPU here: it runs on XLA:CPU"
-    executable.notes.append(note)
-
-
-def _xla_session(executable: Executable) -> Session:
-    runtime = importlib.import_module("graphopt.runtime.xla")
-    feeds = importlib.import_module("graphopt.runtime.feeds")
-    program = importlib.import_module("graphopt.lowering.xla.program")
-    model = executable.model
-    exported = executable.files.get(artifact.PROGRAM)
-    precision = executable.manifest["options"]["precision"]
-
-    static = all(isinstance(d, int) for s in executable.inputs for d in s["shape"] or ["?"])
-
-    def program_for(shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, np.ndarray]) -> Any:
-        # A portable program with free dimensions would run too, but it takes no empty ones, and
-        # traced for the shapes at hand the compiler sees their sizes.
-        if exported is not None and static:
-            return runtime.exported_call(exported)
-        built = program.build_program(model, shapes, precision=precision, constants=known)
-        return program.quiet(built.function)
-
-    def weights() -> dict[str, np.ndarray]:
-        return {
-            n: v.const_value.numpy()
-            for n, v in program.argument_weights(model).items()
-            if v.const_value is not None
-        }
-
-    defaults = {
-        v.name or "": v.const_value.numpy()
-        for v in model.graph.inputs
-        if v.is_initializer() and v.const_value is not None
-    }
-    specs = [
-        feeds.FeedSpec(
-            s["name"], s["dtype"], None if s["shape"] is None else tuple(s["shape"]), s["name"] in defaults
-        )
-        for s in executable.inputs
-    ]
-    session: Session = runtime.XlaSession(
-        specs, [s["name"] for s in executable.outputs], weights, program_for, defaults=defaults
-    )
-    return session

@@ -9,7 +9,7 @@ import typer
 
 from graphopt.cli import options, values
 from graphopt.cli.output import Output
-from graphopt.errors import EXIT_MODEL, GraphoptError, LoweringError
+from graphopt.errors import EXIT_MODEL, GraphoptError
 
 if TYPE_CHECKING:
     from graphopt.ir import Model
@@ -94,11 +94,7 @@ def _check_target(model: Model, target: Target, precision: str | None, strict: b
     if target.kind in ("tensorrt-rtx", "xla-gpu"):
         return {**finding, "ok": False, "notes": [f"the target {target.kind} is not built yet"]}
     if target.is_xla:
-        support = importlib.import_module("graphopt.lowering.xla.support")
-        rows = [row.to_json() for row in support.unsupported_nodes(model)]
-        if rows:
-            return {**finding, "ok": False, "unsupported": rows}
-        return {**finding, **_trace(model, target, precision)}
+        return _check_xla(finding, model, target, precision, strict)
     placement = importlib.import_module("graphopt.lowering.cuda.placement")
     rows = placement.predict(model, target)
     summary = placement.summarize(model, rows).to_json()
@@ -106,7 +102,9 @@ def _check_target(model: Model, target: Target, precision: str | None, strict: b
     return {**finding, "ok": not (strict and away), "placement": summary, "fallbacks": away}
 
 
-def _trace(model: Model, target: Target, precision: str | None) -> dict[str, Any]:
+def _check_xla(
+    finding: dict[str, Any], model: Model, target: Target, precision: str | None, strict: bool
+) -> dict[str, Any]:
     """Trace the whole program where the shapes are known: what looking at single nodes cannot tell."""
     free = sorted(
         {
@@ -116,22 +114,21 @@ def _trace(model: Model, target: Target, precision: str | None) -> dict[str, Any
             if not isinstance(d, int)
         }
     )
-    if any(v.shape is None for v in model.graph.inputs):
-        return {"complete": False, "notes": ["an input has no declared shape"]}
-    if free and target.kind == "tpu":
+    if target.kind == "tpu" and (free or any(v.shape is None for v in model.graph.inputs)):
         flags = " ".join(f"--dim {name}=8" for name in free)
-        return {"complete": False, "notes": [f"bind the free dimensions to know more: {flags}"]}
-    program = importlib.import_module("graphopt.lowering.xla.program")
-    export = importlib.import_module("graphopt.lowering.xla.export")
+        why = f"bind the free dimensions to know more: {flags}" if free else "an input has no declared shape"
+        finding |= {"complete": False, "notes": [why]}
+    build = importlib.import_module("graphopt.build_xla")
     try:
-        built = program.build_program(model, program.symbolic_shapes(model, {}), precision=precision)
-        export.export_program(built)
+        away, notes = build.find_host_nodes(model, target, precision)
     except GraphoptError as error:
-        late = bool(free) or (isinstance(error, LoweringError) and bool(getattr(error, "inputs", None)))
-        if late and target.kind != "tpu":
-            return {"notes": [f"compiled for each shape or value that it meets, not once: {error}"]}
-        return {"ok": False, "notes": [], "error": error.to_json()}
-    return {"notes": []}
+        rows = (error.details or {}).get("unsupported")
+        if rows:
+            return {**finding, "ok": False, "unsupported": rows}
+        if not finding["complete"]:
+            return finding
+        return {**finding, "ok": False, "error": error.to_json()}
+    return {**finding, "ok": not (strict and away), "fallbacks": away, "notes": [*finding["notes"], *notes]}
 
 
 def _verdict(finding: dict[str, Any]) -> str:
@@ -164,6 +161,7 @@ def _show(output: Output, finding: dict[str, Any]) -> None:
                 )
     if finding["placement"] is not None:
         _show_placement(output, finding)
+    _show_fallbacks(output, finding)
     for note in finding["notes"]:
         output.line(f"  {note}")
 
@@ -179,10 +177,14 @@ def _show_placement(output: Output, finding: dict[str, Any]) -> None:
             ("  copies", f"{summary['copies']} tensors between host and device in each run"),
         ]
     )
-    away = finding["fallbacks"]
+
+
+def _show_fallbacks(output: Output, finding: dict[str, Any]) -> None:
+    away = finding.get("fallbacks") or []
+    where = "run on the host" if finding["placement"] is None else "fall back to the CPU"
     if away:
         output.table(
             ["node", "op", "because"],
             [(r["node"], r["op"], r.get("reason", "")) for r in away[:MAX_LISTED]],
-            title=f"{len(away)} nodes fall back to the CPU",
+            title=f"{len(away)} nodes {where}",
         )

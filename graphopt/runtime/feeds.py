@@ -19,21 +19,23 @@ class FeedSpec(NamedTuple):
         name: the input's name.
         dtype: a numpy dtype name (``float32``, ``bfloat16``, ``bool``, …) or ``string``.
         shape: numbers and names of symbolic dimensions; None: any rank.
-        optional: whether it may be left out (it has a default).
+        optional: whether it may be left out (it has a default, or its type is optional).
+        sequence: whether it is fed with a list of arrays.
+        may_be_absent: whether its type is optional: without a default it may be None or left out.
     """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...] | None
     optional: bool = False
+    sequence: bool = False
+    may_be_absent: bool = False
 
 
-def check_feeds(
-    specs: Iterable[FeedSpec | tuple[Any, ...]], feeds: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
+def check_feeds(specs: Iterable[FeedSpec | tuple[Any, ...]], feeds: Mapping[str, Any]) -> dict[str, Any]:
     """`feeds` as arrays in the order of `specs`, or an error that lists everything wrong with them.
 
-    Arrays are never converted: an int32 array for an int64 input is an error. Python numbers and
+    Sequences are lists of arrays, optionals may be None. Arrays are never converted: an int32 array for an int64 input is an error. Python numbers and
     lists have no dtype of their own and take the declared one, if it holds them without loss.
     A symbolic dimension has one size in all inputs.
 
@@ -43,22 +45,38 @@ def check_feeds(
     wanted = [FeedSpec(*spec) for spec in specs]
     problems = _name_problems(wanted, feeds)
     sizes: dict[str, tuple[int, str]] = {}
-    checked: dict[str, np.ndarray] = {}
+    checked: dict[str, Any] = {}
     for spec in wanted:
         if spec.name not in feeds:
             continue
         try:
-            array = _as_array(spec, feeds[spec.name])
-            _check_shape(spec, array.shape, sizes)
+            checked[spec.name] = _checked(spec, feeds[spec.name], sizes)
         except _FeedProblem as problem:
             problems.append(f"{spec.name!r} {problem}")
-        else:
-            checked[spec.name] = array
     if len(problems) == 1:
         raise FeedError("GO603", problems[0])
     if problems:
         raise FeedError("GO603", f"{len(problems)} feeds do not fit:\n  " + "\n  ".join(problems))
     return checked
+
+
+def _checked(spec: FeedSpec, value: Any, sizes: dict[str, tuple[int, str]]) -> Any:
+    if value is None and spec.may_be_absent:
+        return None
+    if not spec.sequence:
+        array = _as_array(spec, value)
+        _check_shape(spec, array.shape, sizes)
+        return array
+    if not isinstance(value, (list, tuple)):
+        raise _FeedProblem(f"is a sequence: found {type(value).__name__}, expected a list of arrays")
+    items = []
+    for index, item in enumerate(value):
+        try:
+            items.append(_as_array(spec, item))
+            _check_shape(spec, items[-1].shape, {})  # the items' sizes are independent
+        except _FeedProblem as problem:
+            raise _FeedProblem(f"item {index} {problem}") from problem
+    return items
 
 
 class _FeedProblem(Exception):
@@ -73,7 +91,9 @@ def _name_problems(specs: Sequence[FeedSpec], feeds: Mapping[str, Any]) -> list[
             near = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"the inputs are {', '.join(map(repr, known))}"
             problems.append(f"{name!r} is not an input: {hint}")
-    missing = [spec.name for spec in specs if not spec.optional and spec.name not in feeds]
+    missing = [
+        spec.name for spec in specs if not (spec.optional or spec.may_be_absent) and spec.name not in feeds
+    ]
     return problems + [f"{name!r} is missing" for name in missing]
 
 

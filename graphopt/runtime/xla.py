@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -15,6 +17,12 @@ from graphopt.errors import GraphoptError, LoweringError, UnsupportedError
 from graphopt.runtime.feeds import FeedSpec, check_feeds
 
 Call = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
+
+SPECIALISED_ELEMENTS = 128
+"""Inputs up to this size (shapes, axes, k) may have a program made for each value that they take."""
+
+MAX_PROGRAMS = 64
+"""Programs that one session keeps, for as many shapes and values; the least recently used one goes."""
 
 
 @contextlib.contextmanager
@@ -46,6 +54,31 @@ def jitted(function: Call, platform: str = "cpu") -> Call:
     return call
 
 
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One segment of a partitioned model.
+
+    Attributes:
+        call: ``(weights, inputs) -> outputs`` by name; for the host ``inputs -> outputs``.
+        inputs, outputs: the names of the values that it takes and gives.
+        weights: the names of the weights that it takes.
+    """
+
+    where: Literal["xla", "host"]
+    call: Callable[..., Mapping[str, Any]]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    weights: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The steps of a model for one set of shapes, and what is known before any of them runs."""
+
+    steps: tuple[Step, ...]
+    known: Mapping[str, Any]
+
+
 class XlaSession:
     """One model on XLA. Compiles on the first call for each combination of shapes, then reuses it.
 
@@ -57,6 +90,8 @@ class XlaSession:
         weights: the program's weight arguments by name; read when the first call is made.
         program_for: gives the function ``(weights, inputs) -> outputs`` for the shapes of the feeds
             and the values of the inputs that it must know; it is asked once for each.
+        plan_for: gives the plan with host segments, for feeds and values that no single program
+            exists for and the error that said so. None: that error is raised.
         platform: the JAX platform to run on.
         defaults: what inputs are when they are not fed.
     """
@@ -66,8 +101,11 @@ class XlaSession:
         inputs: Sequence[FeedSpec],
         outputs: Sequence[str],
         weights: Callable[[], Mapping[str, np.ndarray]],
-        program_for: Callable[[Mapping[str, tuple[int, ...]], Mapping[str, np.ndarray]], Call],
+        program_for: Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], Call],
         *,
+        plan_for: Callable[[Mapping[str, Any], Mapping[str, np.ndarray], GraphoptError | None], Plan]
+        | None = None,
+        partitioned: bool = False,
         platform: str = "cpu",
         defaults: Mapping[str, np.ndarray] | None = None,
     ) -> None:
@@ -77,47 +115,101 @@ class XlaSession:
         self._defaults = dict(defaults or {})
         self._load_weights = weights
         self._program_for = program_for
+        self._plan_for = plan_for
+        self._partitioned = partitioned
         self._device = jax.local_devices(backend=platform)[0]
         self._weights: dict[str, Any] | None = None
-        self._calls: dict[Any, Call] = {}
+        self._plans: OrderedDict[Any, Plan] = OrderedDict()
         self._static_names: set[str] = set()
         self._lock = threading.Lock()
 
-    def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """The outputs by name. Raises FeedError when the feeds do not match the inputs."""
         arrays = {**self._defaults, **check_feeds(self.inputs, feeds)}
+        arrays |= {spec.name: None for spec in self.inputs if spec.name not in arrays and spec.may_be_absent}
         with self._lock:
             if self._weights is None:
                 self._weights = self._device_weights()
         while True:
             known = {n: a for n, a in arrays.items() if n in self._static_names}
             try:
-                return self._call({n: a for n, a in arrays.items() if n not in known}, known)
+                return self._run({n: a for n, a in arrays.items() if n not in known}, known)
             except LoweringError as error:
                 # An input that the program must know: specialise on its value, and remember to.
-                needed = set(getattr(error, "inputs", ())) & set(arrays) - self._static_names
+                needed = self._to_specialise(error, arrays)
                 if not needed:
                     raise
                 self._static_names |= needed
 
-    def _call(self, arrays: dict[str, np.ndarray], known: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+    def _to_specialise(self, error: GraphoptError, arrays: Mapping[str, Any]) -> set[str]:
+        """The inputs whose values would let a program exist, if a program for each value makes sense."""
+        if not getattr(error, "specialisable", True):
+            return set()
+        needed = set(getattr(error, "inputs", ())) & set(arrays) - self._static_names
+        small = all(
+            isinstance(arrays[n], np.ndarray) and arrays[n].size <= SPECIALISED_ELEMENTS for n in needed
+        )
+        return needed if small else set()
+
+    def _run(self, arrays: dict[str, Any], known: dict[str, np.ndarray]) -> dict[str, Any]:
         key = (
-            tuple(sorted(shapes.items())),
+            tuple((n, _key(a)) for n, a in sorted(arrays.items())),
             tuple((n, a.shape, a.tobytes()) for n, a in sorted(known.items())),
         )
+        shapes = {name: shape_of(array) for name, array in arrays.items()}
+        plan = self._plan(key, shapes, known)
+        try:
+            return self._execute(plan, {**arrays, **known})
+        except GraphoptError as error:
+            with self._lock:
+                self._plans.pop(key, None)
+            refused = isinstance(error, (LoweringError, UnsupportedError)) and error.code != "GO604"
+            if (
+                self._plan_for is None
+                or not refused
+                or self._to_specialise(error, arrays)
+                or len(plan.steps) != 1
+            ):
+                raise
+            with self._lock:
+                plan = self._plans[key] = self._jitted(self._plan_for(shapes, known, error))
+        return self._execute(plan, {**arrays, **known})
+
+    def _plan(self, key: Any, shapes: Mapping[str, Any], known: Mapping[str, np.ndarray]) -> Plan:
         with self._lock:
-            call = self._calls.get(key)
-            if call is None:
-                call = self._calls[key] = jitted(self._program_for(shapes, known), self.platform)
+            plan = self._plans.get(key)
+            if plan is None:
+                if self._partitioned and self._plan_for is not None:
+                    plan = self._jitted(self._plan_for(shapes, known, None))
+                else:
+                    call = jitted(self._program_for(shapes, known), self.platform)
+                    weights = tuple(self._weights or ())
+                    plan = Plan((Step("xla", call, tuple(shapes), tuple(self.outputs), weights),), {})
+                self._plans[key] = plan
+                if len(self._plans) > MAX_PROGRAMS:
+                    self._plans.popitem(last=False)
+            self._plans.move_to_end(key)
+            return plan
+
+    def _jitted(self, plan: Plan) -> Plan:
+        steps = tuple(
+            dataclasses.replace(s, call=jitted(s.call, self.platform)) if s.where == "xla" else s
+            for s in plan.steps
+        )
+        return Plan(steps, plan.known)
+
+    def _execute(self, plan: Plan, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        values = {**plan.known, **feeds}
         with _settings(), jax.default_device(self._device):
             try:
-                results = call(self._weights or {}, arrays)
-                return {name: _on_host(results[name]) for name in self.outputs}
-            except GraphoptError:
-                with self._lock:
-                    self._calls.pop(key, None)
-                raise
+                for step in plan.steps:
+                    given = {name: values[name] for name in step.inputs}
+                    if step.where == "xla":
+                        weights = {name: (self._weights or {})[name] for name in step.weights}
+                        values.update(step.call(weights, given))
+                    else:
+                        values.update(step.call({name: _on_host(value) for name, value in given.items()}))
+                return {name: _on_host(values[name]) for name in self.outputs}
             except jax.errors.JaxRuntimeError as error:
                 raise UnsupportedError("GO604", f"XLA failed: {str(error).splitlines()[0][:400]}") from error
 
@@ -126,11 +218,23 @@ class XlaSession:
             return {name: jax.device_put(array, self._device) for name, array in self._load_weights().items()}
 
 
+def shape_of(feed: Any) -> Any:
+    """The shape of an array; of a sequence the list of its items' shapes, of an absent optional None."""
+    if isinstance(feed, (list, tuple)):
+        return [shape_of(item) for item in feed]
+    return None if feed is None else tuple(feed.shape)
+
+
+def _key(feed: Any) -> Any:
+    shape = shape_of(feed)
+    return tuple(shape) if isinstance(shape, list) else shape if shape is None else (*shape, "")
+
+
 def _on_host(result: Any) -> Any:
     """Arrays as numpy; sequences item by item; an absent optional as None."""
     if isinstance(result, (list, tuple)):
         return [_on_host(item) for item in result]
-    return None if result is None else np.asarray(result)
+    return None if result is None else result if isinstance(result, np.ndarray) else np.asarray(result)
 
 
 def exported_call(data: bytes) -> Call:

@@ -370,8 +370,10 @@ def parse_pipeline(text: str) -> list[Pass]:
 
 
 def _parse_options(cls: type[Pass], text: str) -> dict[str, Any]:
+    if not text.strip():
+        return {}
     fields = {f.name.replace("_", "-"): f for f in cls.options()}
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls)  # slow: only where there are options
     options: dict[str, Any] = {}
     position = 0
     while position < len(text.rstrip()):

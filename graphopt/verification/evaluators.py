@@ -132,7 +132,7 @@ def _runtime_errors() -> tuple[type[Exception], ...]:
 def _run(session: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
     names = [output.name for output in session.get_outputs()]
     takes = {node.name for node in (*session.get_inputs(), *session.get_overridable_initializers())}
-    used = {name: np.asarray(value) for name, value in feeds.items() if name in takes}
+    used = {name: _as_fed(value) for name, value in feeds.items() if name in takes}
     types = [node.type for node in (*session.get_inputs(), *session.get_outputs())]
     if any(type_[len("tensor(") : -1] in OPAQUE_TYPES for type_ in types):
         values = {name: _to_value(array) for name, array in used.items()}
@@ -140,6 +140,13 @@ def _run(session: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
     else:
         results = session.run(names, used)
     return dict(zip(names, results, strict=True))
+
+
+def _as_fed(value: Any) -> Any:
+    """An array; a sequence as a list of arrays, an absent optional as None."""
+    if value is None or isinstance(value, (list, tuple)):
+        return None if value is None else [_as_fed(item) for item in value]
+    return np.asarray(value)
 
 
 def _to_value(array: np.ndarray) -> Any:

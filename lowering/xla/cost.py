@@ -12,6 +12,7 @@ import dataclasses
 import math
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from graphopt.ir import Model
@@ -85,6 +86,17 @@ class CompiledCost:
                 for n in self.nodes
             ],
         }
+
+
+def combined(costs: Sequence[CompiledCost]) -> CompiledCost:
+    """The cost of programs that run one after another."""
+    total = sum(c.total_cycles for c in costs)
+    rows = (dataclasses.replace(n, share=n.cycles / total if total else 0.0) for c in costs for n in c.nodes)
+    return CompiledCost(
+        total,
+        sum(c.unattributed_cycles for c in costs),
+        tuple(sorted(rows, key=lambda n: (-n.cycles, n.node))),
+    )
 
 
 def node_costs(hlo: str, model: Model) -> CompiledCost:

@@ -51,11 +51,16 @@ class StaticOperandRequired(LoweringError):
 
     Attributes:
         inputs: the graph inputs that it depends on; binding their values may help.
+        specialisable: whether a session may make a program for each value that it meets: where a
+            result is as large as its operand's numbers say, every run would need a new one.
     """
 
-    def __init__(self, message: str, *, inputs: frozenset[str], **fields: Any) -> None:
+    def __init__(
+        self, message: str, *, inputs: frozenset[str], specialisable: bool = True, **fields: Any
+    ) -> None:
         super().__init__("GO203", message, **fields)
         self.inputs = inputs
+        self.specialisable = specialisable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +189,7 @@ class Emitter:
     def run(self, graph: Graph, env: MutableMapping[Value, Operand]) -> None:
         """Emit every node of `graph`; `env` maps values to operands and is filled in place."""
         for node in graph:
-            self._emit(node, env)
+            self.emit(node, env)
 
     def lookup(self, value: Value, env: Mapping[Value, Operand]) -> Operand:
         """The operand of `value`: from `env`, or the initializer."""
@@ -200,7 +205,8 @@ class Emitter:
             return Weight(name, tensor, self.weights[name])
         return tensor.numpy()
 
-    def _emit(self, node: Node, env: MutableMapping[Value, Operand]) -> None:
+    def emit(self, node: Node, env: MutableMapping[Value, Operand]) -> None:
+        """Emit one node: its results join `env`. Raises GraphoptError if this form cannot be lowered."""
         operands = [None if v is None else self.lookup(v, env) for v in node.inputs]
         try:
             results = self._static_results(node, operands)
@@ -300,6 +306,7 @@ class Emitter:
                 f"the shape of its output depends on the numbers in input {index} {name!r}, which come from "
                 f"{source}; XLA has no such shapes",
                 inputs=inputs,
+                specialisable=False,
                 where=describe(node),
                 next_step="The targets cpu, cuda and tensorrt run it.",
             )

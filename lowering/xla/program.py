@@ -22,6 +22,8 @@ from graphopt.lowering.xla.dtypes import numpy_dtype
 from graphopt.lowering.xla.emit import INLINE_ELEMENTS, Emitter, Operand, as_array
 
 Dim = Any  # int, or a symbolic dimension of jax.export
+Structs = Mapping[str, Any]
+"""By name a ShapeDtypeStruct, of a sequence a list of them, of an absent optional None."""
 
 
 @contextlib.contextmanager
@@ -75,16 +77,12 @@ class Program:
     model: Model
     function: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
     weights: dict[str, Value]
-    inputs: dict[str, jax.ShapeDtypeStruct]
+    inputs: dict[str, Any]
     constants: dict[str, np.ndarray]
 
     def weight_structs(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and types of the weights, without their numbers."""
-        return {
-            name: jax.ShapeDtypeStruct(tuple(v.const_value.shape.numpy()), v.const_value.dtype.numpy())
-            for name, v in self.weights.items()
-            if v.const_value is not None
-        }
+        return structs_of_weights(self.weights)
 
     def weight_arrays(self) -> dict[str, np.ndarray]:
         """The numbers of the weights (memory-mapped where they are on disk)."""
@@ -93,7 +91,7 @@ class Program:
 
 def build_program(
     model: Model,
-    shapes: Mapping[str, Sequence[Dim]],
+    shapes: Mapping[str, Any],
     *,
     precision: str | None = None,
     constants: Mapping[str, np.ndarray] | None = None,
@@ -101,7 +99,8 @@ def build_program(
     """The program of `model` for inputs of `shapes`.
 
     Args:
-        shapes: for every input that is fed, its dimensions (ints, or jax.export's symbolic ones).
+        shapes: for every input that is fed, its dimensions (ints, or jax.export's symbolic ones);
+            for a sequence a list of them, for an optional that is absent None.
         precision: matmul precision: ``fp32`` (exact float32 products everywhere), ``tf32``,
             ``bf16`` (single-pass), or None for fp32.
         constants: inputs whose values are known at compile time; they are not fed.
@@ -109,11 +108,7 @@ def build_program(
     bound = dict(constants or {})
     weights = argument_weights(model)
     main_inputs = list(model.graph.inputs)
-    inputs = {
-        v.name or "": jax.ShapeDtypeStruct(tuple(shapes[v.name or ""]), input_dtype(v))
-        for v in main_inputs
-        if v.name not in bound
-    }
+    inputs = {v.name or "": input_struct(v, shapes[v.name or ""]) for v in main_inputs if v.name not in bound}
     lax_precision = lax_precision_of(precision)
 
     def main(weights: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
@@ -144,17 +139,49 @@ def argument_weights(model: Model) -> dict[str, Value]:
     }
 
 
+def structs_of_weights(weights: Mapping[str, Value]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and types of weights, without their numbers."""
+    return {
+        name: jax.ShapeDtypeStruct(tuple(v.const_value.shape.numpy()), v.const_value.dtype.numpy())
+        for name, v in weights.items()
+        if v.const_value is not None
+    }
+
+
+def struct_of(operand: Any) -> Any:
+    """Shape and type of an array or weight; of a sequence those of its items, of None None."""
+    if isinstance(operand, (list, tuple)):
+        return [struct_of(item) for item in operand]
+    return None if operand is None else jax.ShapeDtypeStruct(tuple(operand.shape), operand.dtype)
+
+
 def _holds_nan(tensor: TensorProtocol) -> bool:
     array = tensor.numpy()
     return array.dtype.kind in "fcV" and bool((array != array).any())  # noqa: PLR0124  (true of NaN only)
 
 
 def input_dtype(value: Value) -> np.dtype:
-    """The element type an input is fed with. Raises UnsupportedError for strings, sequences, optionals."""
+    """The element type an input is fed with. Raises UnsupportedError (GO202) for strings and maps."""
     where = f"input {value.name!r}"
-    if isinstance(value.type, SequenceType) or value.dtype is None:
-        raise UnsupportedError("GO202", "XLA programs take tensors only", where=where, found=value.type)
+    if value.dtype is None:
+        raise UnsupportedError("GO202", "XLA has no such type", where=where, found=value.type)
     return numpy_dtype(value.dtype, where=where)
+
+
+def input_struct(value: Value, shape: Any) -> Any:
+    """The struct of an input of `shape` (of a sequence: a list of shapes, of an absent optional: None)."""
+    if shape is None:
+        return None
+    if isinstance(shape, list):
+        return [jax.ShapeDtypeStruct(tuple(item), input_dtype(value)) for item in shape]
+    if isinstance(value.type, SequenceType):
+        raise UnsupportedError(
+            "GO202",
+            "a program for a sequence needs to know how many items it has",
+            where=f"input {value.name!r}",
+            found=value.type,
+        )
+    return jax.ShapeDtypeStruct(tuple(shape), input_dtype(value))
 
 
 def lax_precision_of(precision: str | None) -> jax.lax.Precision:

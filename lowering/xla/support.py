@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphopt.errors import LoweringError
 from graphopt.ir import DataType, Model, Node
+from graphopt.ir.query import subgraphs
+from graphopt.lowering.registry import schema_version
 from graphopt.lowering.xla.ops import load_all
 
 MAX_LISTED = 20
+
+HOST_DOMAINS = frozenset({"com.microsoft", "com.ms.internal.nhwc"})
+"""Operators of ONNX Runtime, which the onnx package has no schemas of."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +34,19 @@ class Unsupported:
 
 def unsupported_nodes(model: Model) -> list[Unsupported]:
     """Every node (nested ones included) that has no lowering, or holds strings."""
+    return [row for rows in unsupported_by_node(model).values() for row in rows]
+
+
+def unsupported_by_node(model: Model) -> dict[Node, list[Unsupported]]:
+    """The same by the main graph's nodes: those that are, or hold, one that cannot be lowered."""
     registry = load_all()
-    found = []
-    for node in model.graph.all_nodes():
-        reason = _reason(node, model.opset_imports, registry)
-        if reason is not None:
-            found.append(Unsupported(node.name or "", node.op_type, node.domain or "", reason))
+    found: dict[Node, list[Unsupported]] = {}
+    for outer in model.graph:
+        for node in (outer, *(n for sub in subgraphs(outer) for n in sub.all_nodes())):
+            reason = _reason(node, model.opset_imports, registry)
+            if reason is not None:
+                row = Unsupported(node.name or "", node.op_type, node.domain or "", reason)
+                found.setdefault(outer, []).append(row)
     return found
 
 
@@ -51,8 +63,22 @@ def _reason(node: Node, opsets: Mapping[str, int], registry: Any) -> str | None:
 
 
 def require_support(model: Model) -> None:
-    """Raise LoweringError (GO201) naming all unsupported nodes, or return."""
-    found = unsupported_nodes(model)
+    """Raise LoweringError (GO201) naming all nodes that XLA does not take, or return."""
+    _refuse(unsupported_nodes(model))
+
+
+def require_known(model: Model) -> None:
+    """Raise LoweringError (GO201) naming all nodes that neither XLA nor the host can run, or return."""
+    _refuse([row for row in unsupported_nodes(model) if not _host_knows(row, model.opset_imports)])
+
+
+def _host_knows(row: Unsupported, opsets: Mapping[str, int]) -> bool:
+    """Whether the operator is one of ONNX, or may be one of ONNX Runtime's own."""
+    known = row.domain in HOST_DOMAINS
+    return known or schema_version(row.domain, row.op_type, opsets.get(row.domain, 1)) is not None
+
+
+def _refuse(found: Sequence[Unsupported]) -> None:
     if not found:
         return
     shown = "; ".join(f"{describe_row(row)}: {row.reason}" for row in found[:MAX_LISTED]) + (

@@ -170,7 +170,9 @@ def test_check_strict_refuses_fallbacks(cli: Cli, tmp_path: Path) -> None:
     refused = cli("check", "strings.onnx", "-t", "cuda", "--strict")
     assert refused.code == 3
     assert "Unique" in refused.out
-    assert cli("check", "strings.onnx", "-t", "xla-cpu", "--json").json["targets"][0]["unsupported"]
+    on_host = cli("check", "strings.onnx", "-t", "xla-cpu", "--json")
+    assert (on_host.code, [row["op"] for row in on_host.json["targets"][0]["fallbacks"]]) == (0, ["Unique"])
+    assert cli("check", "strings.onnx", "-t", "xla-cpu", "--strict").code == 3
 
 
 @pytest.mark.parametrize("target", ["cpu", "xla-cpu"])

@@ -1,40 +1,39 @@
-"""The ONNX project's backend suite on the XLA lowering.
+"""The ONNX project's backend suite on XLA, through the public API: compile for ``xla-cpu``, and run.
 
 A case fails the run if it gives other results than the suite expects and `expected_failures.toml` does
-not say why, and also if that file lists it and it passes. Cases with operators that have no lowering
-are expected failures without being listed, and so are models of opsets that ingest refuses.
+not say why, and also if that file lists it and it passes. `host_segments.toml` lists in the same way the
+cases that pass with some of their nodes on the host: a case that leaves XLA unlisted fails, and so does
+one that is listed and does not.
 """
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import onnx
 import pytest
-from checking import run_xla
 from onnx_backend.backend_cases import Case, all_cases, assert_similar
 
+import graphopt
 from graphopt.errors import GraphoptError
-from graphopt.ir import Model
-from graphopt.ir.io import load
 
 pytestmark = pytest.mark.slow
 
-OLDEST_OPSET = 7
 EXPECTATIONS = Path(__file__).parent / "expected_failures.toml"
+HOST = Path(__file__).parent / "host_segments.toml"
 
 
-def expected_failures() -> dict[str, str]:
-    """The reason for each name pattern."""
-    groups = tomllib.loads(EXPECTATIONS.read_text(encoding="utf-8"))["group"]
+def reasons(path: Path) -> dict[str, str]:
+    """The reason for each name pattern that the file lists."""
+    groups = tomllib.loads(path.read_text(encoding="utf-8"))["group"]
     return {pattern: group["reason"] for group in groups for pattern in group["cases"]}
 
 
-def reason_to_fail(name: str) -> str | None:
-    """Why the case called `name` is expected to fail, or None."""
-    return next((why for glob, why in expected_failures().items() if fnmatchcase(name, glob)), None)
+def reason_for(name: str, path: Path) -> str | None:
+    """Why the file lists the case called `name`, or None."""
+    return next((why for glob, why in reasons(path).items() if fnmatchcase(name, glob)), None)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -46,64 +45,44 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("case", cases, ids=[f"{case.kind}-{case.name}" for case in cases])
 
 
-def without_lowering(model: Model) -> list[str]:
-    """The operators of `model` that XLA has no lowering for."""
-    from graphopt.lowering.xla.ops import load_all
-
-    registry = load_all()
-    return sorted(
-        {
-            node.op_type
-            for node in model.graph.all_nodes()
-            if registry.find(node.domain or "", node.op_type, model.opset_imports.get(node.domain or "", 1))
-            is None
-            and not ((node.domain or "") == "" and node.op_type in ("Shape", "Size"))
-        }
-    )
-
-
-def opset_of(proto: onnx.ModelProto) -> int:
-    """The default-domain opset that a model imports."""
-    return max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=1)
-
-
-def test_backend_case(case: Case) -> None:
-    reason = reason_to_fail(case.name)
+def test_backend_case(case: Case, record_property: Callable[[str, object], None]) -> None:
+    failing, leaving = reason_for(case.name, EXPECTATIONS), reason_for(case.name, HOST)
     try:
-        run_case(case)
+        away = run_case(case)
     except (AssertionError, GraphoptError) as error:
-        if reason is None and opset_of(case.model) < OLDEST_OPSET:
-            reason = f"its opset is older than {OLDEST_OPSET}"
-        if reason is None:
+        if failing is None:
             raise
-        pytest.xfail(f"{reason} [{str(error).splitlines()[0][:80] if str(error) else type(error).__name__}]")
-    if reason is not None:
-        pytest.fail(f"it passes, but {EXPECTATIONS.name} expects it to fail: {reason}")
+        pytest.xfail(f"{failing} [{str(error).splitlines()[0][:80] if str(error) else type(error).__name__}]")
+    record_property("away", away)
+    if failing is not None:
+        pytest.fail(f"it passes, but {EXPECTATIONS.name} expects it to fail: {failing}")
+    if away and leaving is None:
+        pytest.fail(f"it leaves XLA, and {HOST.name} does not say why: {away}")
+    if leaving is not None and not away:
+        pytest.fail(f"it runs on XLA, but {HOST.name} expects host segments: {leaving}")
 
 
-def run_case(case: Case) -> None:
-    """Run all data sets of `case` and compare.
+def run_case(case: Case) -> list[str]:
+    """Run all data sets of `case` and compare; the operators that ran on the host.
 
     Raises:
         AssertionError: other results than expected.
         GraphoptError: the model is refused.
     """
     proto = case.model
-    model = load(proto)
-    if missing := without_lowering(model):
-        pytest.xfail(f"no lowering: {', '.join(missing)}")
-    names = [value.name or "" for value in model.graph.inputs]
-    results = [value.name or "" for value in model.graph.outputs]
-    defaults = {v.name or "": v.const_value.numpy() for v in model.graph.inputs if v.const_value is not None}
+    executable = graphopt.compile(proto, target="xla-cpu")
+    names = [row["name"] for row in executable.inputs]
     compared = 0
     for inputs, expected in case.data_sets(proto):
-        found = run_xla(model, defaults | dict(zip(names, inputs, strict=False)))
-        assert_similar([found[name] for name in results], expected, case.test.rtol, case.test.atol)
+        results = executable.run(dict(zip(names, inputs, strict=False)))
+        found = [results[row["name"]] for row in executable.outputs]
+        assert_similar(found, expected, case.test.rtol, case.test.atol)
         compared += 1
     assert compared, "the case has no data"
+    return sorted({row["op"] for row in executable.placement})
 
 
-def test_every_expectation_matches_a_case() -> None:
+@pytest.mark.parametrize("path", [EXPECTATIONS, HOST], ids=lambda path: path.stem)
+def test_every_expectation_matches_a_case(path: Path) -> None:
     names = [case.name for case in all_cases()]
-    stale = [glob for glob in expected_failures() if not any(fnmatchcase(name, glob) for name in names)]
-    assert not stale
+    assert not [glob for glob in reasons(path) if not any(fnmatchcase(name, glob) for name in names)]

@@ -1,0 +1,246 @@
+"""Build the executable for ``xla-cpu`` and ``tpu``: StableHLO, and for TPUs the real executable."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from graphopt import artifact
+from graphopt.errors import GraphoptError, LoweringError, PolicyError
+from graphopt.executable import Executable, versions
+from graphopt.ir import Model, TensorType
+from graphopt.target import Target
+from graphopt.transform import Report
+
+if TYPE_CHECKING:
+    from graphopt.lowering.xla.aot import Compiled
+    from graphopt.lowering.xla.cost import CompiledCost
+    from graphopt.lowering.xla.export import Exported
+    from graphopt.lowering.xla.partition import HostNode, Partition
+
+MAX_REASON = 240
+"""Symbolic shapes can make an error message very long."""
+
+MAX_LISTED = 5
+
+Say = Callable[[str, int, int], None] | None
+
+
+def lower_xla(
+    model: Model,
+    target: Target,
+    report: Report,
+    pipeline: str,
+    options: Mapping[str, Any],
+    *,
+    say: Say = None,
+    tick: Callable[[float], None] | None = None,
+) -> Executable:
+    """The executable for ``xla-cpu`` and ``tpu``: StableHLO, and for TPUs the real executable.
+
+    Nodes that XLA cannot express run on the host, in segments between those of XLA; ``placement``
+    lists them.
+
+    Raises:
+        LoweringError: GO201, an operator that nothing here knows.
+        PolicyError: GO501, nodes would run on the host and the option ``strict`` is set.
+    """
+    support = importlib.import_module("graphopt.lowering.xla.support")
+    support.require_known(model)
+    executable = Executable(
+        target=target,
+        model=model,
+        report=report.to_json(times=False),
+        manifest={
+            "versions": versions("onnx", "onnx-ir", "jax", "jaxlib", "libtpu"),
+            "pipeline": pipeline,
+            "options": dict(options),
+            "exactness": report.exactness.value,
+        },
+        seconds={"passes": report.seconds},
+    )
+    if say is not None:
+        say("trace the XLA program", 0, 0)
+    started = time.perf_counter()
+    programs = _trace(executable)
+    executable.seconds["trace"] = time.perf_counter() - started
+    for name, exported in programs.items():
+        prefix = "" if name == artifact.PROGRAM else f"{name}."
+        executable.files[prefix + artifact.PROGRAM] = exported.data
+        executable.files[f"{prefix}program.stablehlo.mlir"] = exported.stablehlo.encode()
+        if exported.hlo is not None:
+            executable.files[f"{prefix}program.hlo.txt"] = exported.hlo.encode()
+    if target.kind == "tpu":
+        _compile_tpu(executable, programs, say, tick)
+    return executable
+
+
+def find_host_nodes(
+    model: Model, target: Target, precision: str | None
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """What of `model` would run on the host, as ``placement`` has it, and notes; nothing is compiled.
+
+    Raises:
+        GraphoptError: as :func:`lower_xla` does while it traces.
+    """
+    importlib.import_module("graphopt.lowering.xla.support").require_known(model)
+    manifest = {"options": {"precision": precision, "strict": False}}
+    executable = Executable(target=target, model=model, report={}, manifest=manifest)
+    _trace(executable)
+    return executable.placement, [n for n in executable.notes if "run on the host" not in n]
+
+
+def _trace(executable: Executable) -> dict[str, Exported]:
+    """The portable programs: one, or one for each segment; none where it takes shapes or values first."""
+    export = importlib.import_module("graphopt.lowering.xla.export")
+    partition = importlib.import_module("graphopt.lowering.xla.partition")
+    model, options = executable.model, executable.manifest["options"]
+    on_host = partition.structural_host_nodes(model)
+    refused: GraphoptError | None = None
+    if not on_host:
+        try:
+            exported, constraints = export.export_model(model, precision=options["precision"])
+        except GraphoptError as error:
+            refused = error
+        else:
+            if constraints:
+                executable.notes.append(f"the portable program holds for {', '.join(constraints)}")
+            return {artifact.PROGRAM: exported}
+    if not _shapes_known(model):
+        if executable.target.kind == "tpu" and refused is not None:
+            raise refused
+        _place(executable, partition.host_rows(model, on_host))
+        if refused is not None:
+            _note_refusal(executable, refused)
+        return {}
+    return _trace_segments(executable, refused)
+
+
+def _trace_segments(executable: Executable, refused: GraphoptError | None) -> dict[str, Exported]:
+    """The portable program of each XLA segment, and a note of what runs on the host."""
+    export = importlib.import_module("graphopt.lowering.xla.export")
+    partition = importlib.import_module("graphopt.lowering.xla.partition")
+    session = importlib.import_module("graphopt.xla_session")
+    model, precision = executable.model, executable.manifest["options"]["precision"]
+    shapes = {v.name or "": tuple(v.shape) for v in model.graph.inputs if v.shape is not None}
+    try:
+        cut: Partition = session.cut_for(model, shapes, {}, precision)
+    except LoweringError as error:  # the value of an input must be known first
+        if executable.target.kind == "tpu" or not getattr(error, "inputs", None):
+            raise
+        _note_refusal(executable, error)
+        return {}
+    if refused is not None and not cut.host:
+        raise refused
+    _place(executable, cut.host)
+    executable.manifest["transfers"] = cut.transfers()
+    segments = [s for s in cut.segments if s.where == "xla"]
+    if executable.target.kind == "tpu" and not segments:
+        raise LoweringError(
+            "GO201",
+            "no node of the model can run on a TPU",
+            found="; ".join(f"{row.op_type} {row.node!r}: {row.reason}" for row in cut.host[:3]),
+            next_step="The targets cpu, cuda and tensorrt run it.",
+        )
+    return {
+        f"segment{index}": export.export_program(partition.segment_program(cut, segment, precision=precision))
+        for index, segment in enumerate(segments)
+    }
+
+
+def _place(executable: Executable, rows: Sequence[HostNode]) -> None:
+    """Note the nodes that run on the host. Raises PolicyError (GO501) if that was not to be."""
+    if not rows:
+        return
+    listed = "; ".join(f"{row.op_type} {row.node!r}: {row.reason}" for row in rows[:MAX_LISTED])
+    listed += f"; and {len(rows) - MAX_LISTED} more" if len(rows) > MAX_LISTED else ""
+    count = f"{len(rows)} node{'s' if len(rows) > 1 else ''}"
+    if executable.manifest["options"].get("strict"):
+        raise PolicyError(
+            "GO501",
+            f"strict mode refuses to run {count} on the host: {listed}",
+            next_step="Without --strict they run there, between segments of XLA.",
+            details={"placement": [row.to_json() for row in rows]},
+        )
+    executable.placement = [row.to_json() for row in rows]
+    executable.notes.append(f"{count} run on the host: {listed}")
+
+
+def _note_refusal(executable: Executable, error: GraphoptError) -> None:
+    """Say why there is no portable program."""
+    model = executable.model
+    if executable.manifest["options"].get("strict") and not _needs_values(model, error):
+        raise error
+    reason = str(error)
+    executable.notes.append(
+        "no portable program, it is compiled for each shape it meets: "
+        + (reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]}…")
+    )
+
+
+def _shapes_known(model: Model) -> bool:
+    """Whether every input is a tensor of fixed shape."""
+    return all(
+        isinstance(v.type, TensorType) and v.shape is not None and all(isinstance(d, int) for d in v.shape)
+        for v in model.graph.inputs
+    )
+
+
+def _needs_values(model: Model, error: GraphoptError) -> bool:
+    """Whether a failed trace may succeed once shapes or values of inputs are known."""
+    return not _shapes_known(model) or (
+        isinstance(error, LoweringError) and bool(getattr(error, "inputs", None))
+    )
+
+
+def _compile_tpu(
+    executable: Executable,
+    programs: Mapping[str, Exported],
+    say: Say,
+    tick: Callable[[float], None] | None,
+) -> None:
+    aot = importlib.import_module("graphopt.lowering.xla.aot")
+    cost = importlib.import_module("graphopt.lowering.xla.cost")
+    if not aot.tpu_compiler_installed():
+        executable.notes.append(
+            "the TPU compiler (libtpu) is not installed: this artifact holds the portable program only, with "
+            "no TPU executable and no cycles; pip install 'graphopt[tpu]' and compile again"
+        )
+        return
+    if say is not None:
+        say("compile with the TPU compiler", 0, 0)
+    parts: list[Compiled] = []
+    costs: list[CompiledCost] = []
+    for name, exported in programs.items():
+        compiled: Compiled = aot.compile_for_tpu(exported.data, executable.target, tick=tick)
+        prefix = "" if name == artifact.PROGRAM else f"{name}."
+        executable.files[f"{prefix}tpu.executable"] = compiled.executable
+        executable.files[f"{prefix}tpu.hlo.txt"] = compiled.hlo.encode()
+        parts.append(compiled)
+        costs.append(cost.node_costs(compiled.hlo, executable.model))
+    executable.cost = {
+        **cost.combined(costs).to_json(),
+        "flops": sum(c.flops for c in parts),
+        "bytes_accessed": sum(c.bytes_accessed for c in parts),
+        "source": f"{parts[0].compiler}, estimated cycles of the scheduled module",
+    }
+    executable.memory = _memory(parts)
+    executable.manifest["compiler"] = {
+        "name": parts[0].compiler,
+        "topology": parts[0].topology,
+        "device_kind": parts[0].device_kind,
+    }
+    executable.seconds["compiler"] = sum(c.seconds for c in parts)
+    note = "there is no TPU here: it runs on XLA:CPU"
+    executable.notes.append(note)
+
+
+def _memory(parts: Sequence[Compiled]) -> dict[str, int]:
+    """Device memory by use. Of several segments one computes at a time: temporaries do not add up."""
+    kinds = parts[0].memory
+    summed = {kind: sum(c.memory[kind] for c in parts) for kind in kinds}
+    summed["temp"] = max(c.memory["temp"] for c in parts)
+    hbm = summed["argument"] + summed["output"] + summed["temp"] + summed["generated_code"] - summed["alias"]
+    return {**summed, "hbm": hbm}
