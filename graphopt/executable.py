@@ -26,7 +26,6 @@ from graphopt.transform.pipeline import initializer_bytes
 
 if TYPE_CHECKING:
     from graphopt.lowering.xla.aot import Compiled
-    from graphopt.lowering.xla.cost import CompiledCost
     from graphopt.lowering.xla.export import Exported
 
 PROBE_BYTES = 1 << 30
@@ -53,13 +52,15 @@ class Executable:
         target: what it was compiled for.
         model: the optimised graph.
         report: what the pipeline did, as a JSON-ready dict (schema ``graphopt.report/1``).
-        cost: cycles per node by the target compiler's estimate, as a dict; None where no such
-            compiler ran.
-        memory: device memory in bytes by use (``hbm`` is their sum); None where no compiler ran.
+        cost: cycles per node by the target compiler's estimate, what bounds each, padding and advice, as
+            a dict; None where no such compiler ran.
+        memory: device memory in bytes by use (``hbm`` is their sum, ``peak`` the most in use at once, by
+            the tensors in ``alive_at_peak``); None where no compiler ran.
         placement: what would not run on the target's accelerator, and why.
         notes: everything a user should know: what was not done, what runs elsewhere.
         manifest: the rest of what the artifact records.
         files: the target's own files by name.
+        cache: whether the compile cache had it, and what is worth knowing about that; not saved.
     """
 
     target: Target
@@ -67,12 +68,13 @@ class Executable:
     report: dict[str, Any]
     manifest: dict[str, Any]
     cost: dict[str, Any] | None = None
-    memory: dict[str, int] | None = None
+    memory: dict[str, Any] | None = None
     placement: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     files: dict[str, bytes] = dataclasses.field(default_factory=dict)
     folder: Path | None = None
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    cache: dict[str, Any] | None = None
     _session: Session | None = dataclasses.field(default=None, repr=False)
     _scratch: tempfile.TemporaryDirectory[str] | None = dataclasses.field(default=None, repr=False)
 
@@ -211,7 +213,7 @@ class Executable:
             "placement": self.placement,
             "notes": self.notes,
             "artifact": None if self.folder is None else str(self.folder),
-            **({"seconds": self.seconds} if times else {}),
+            **({"seconds": self.seconds, "cache": self.cache} if times else {}),
         }
 
 
@@ -313,9 +315,14 @@ def lower_xla(
     options: Mapping[str, Any],
     *,
     say: Say = None,
-    tick: Callable[[float], None] | None = None,
+    compiler: Mapping[str, Any] | None = None,
 ) -> Executable:
-    """The executable for ``xla-cpu`` and ``tpu``: StableHLO, and for TPUs the real executable."""
+    """The executable for ``xla-cpu`` and ``tpu``: StableHLO, and for TPUs the real executable.
+
+    Args:
+        compiler: how the TPU compiler is run: ``timeout_s``, ``cache``, ``tick`` and the like, as
+            :func:`graphopt.lowering.xla.aot.compile_for_tpu` takes them.
+    """
     support = importlib.import_module("graphopt.lowering.xla.support")
     support.require_support(model)
     executable = Executable(
@@ -339,7 +346,7 @@ def lower_xla(
         if exported.hlo is not None:
             executable.files["program.hlo.txt"] = exported.hlo.encode()
     if target.kind == "tpu" and exported is not None:
-        _compile_tpu(executable, exported, say, tick)
+        _compile_tpu(executable, exported, say, compiler or {})
     return executable
 
 
@@ -379,10 +386,10 @@ def _needs_values(model: Model, error: GraphoptError) -> bool:
 
 
 def _compile_tpu(
-    executable: Executable, exported: Exported, say: Say, tick: Callable[[float], None] | None
+    executable: Executable, exported: Exported, say: Say, settings: Mapping[str, Any]
 ) -> None:
     aot = importlib.import_module("graphopt.lowering.xla.aot")
-    cost = importlib.import_module("graphopt.lowering.xla.cost")
+    report = importlib.import_module("graphopt.lowering.xla.report")
     if not aot.tpu_compiler_installed():
         executable.notes.append(
             "the TPU compiler (libtpu) is not installed: this artifact holds the portable program only, with "
@@ -391,15 +398,13 @@ def _compile_tpu(
         return
     if say is not None:
         say("compile with the TPU compiler", 0, 0)
-    compiled: Compiled = aot.compile_for_tpu(exported.data, executable.target, tick=tick)
-    costs: CompiledCost = cost.node_costs(compiled.hlo, executable.model)
-    executable.cost = {
-        **costs.to_json(),
-        "flops": compiled.flops,
-        "bytes_accessed": compiled.bytes_accessed,
-        "source": f"{compiled.compiler}, estimated cycles of the scheduled module",
-    }
-    executable.memory = {**compiled.memory, "hbm": compiled.hbm_bytes}
+    options = executable.manifest["options"]
+    about = describe_compile(executable.model, executable.manifest["pipeline"], options)
+    compiled: Compiled = aot.compile_for_tpu(exported.data, executable.target, about=about, **settings)
+    executable.cost, executable.memory = report.compiled_report(
+        compiled, executable.model, executable.target, options
+    )
+    executable.cache = {"hit": compiled.cached, "remark": compiled.remark}
     executable.manifest["compiler"] = {
         "name": compiled.compiler,
         "topology": compiled.topology,
@@ -410,6 +415,18 @@ def _compile_tpu(
     executable.files["tpu.hlo.txt"] = compiled.hlo.encode()
     note = "there is no TPU here: it runs on XLA:CPU"
     executable.notes.append(note)
+
+
+def describe_compile(model: Model, pipeline: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """What is compiled, in words, for the explanations of the compile cache."""
+    dims = ", ".join(f"{name}={size}" for name, size in options["dims"].items())
+    return {
+        "model": model.graph.name or "",
+        "dims": dims,
+        "precision": str(options["precision"]),
+        "level": f"-O{options['level']}",
+        "pipeline": pipeline,
+    }
 
 
 def _xla_session(executable: Executable) -> Session:
