@@ -232,7 +232,8 @@ def moved(amount: Amount | None) -> str:
 
 
 def _show_artifact(output: Output, folder: str, manifest: dict[str, Any]) -> None:
-    from graphopt.cli.compile import show_cost, show_placement
+    from graphopt.cli.compile import show_placement
+    from graphopt.cli.costs import show_cost
     from graphopt.target import Target
 
     output.document("graphopt.inspect/1", {"kind": "artifact", "artifact": folder, "manifest": manifest})
