@@ -80,7 +80,11 @@ def default_limit() -> int:
     match = re.fullmatch(r"(\d+)\s*([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
     if match is None:
         raise UsageError(
-            "GO701", "a size cannot be understood", where="GRAPHOPT_CACHE_LIMIT", found=repr(text), expected="2G"
+            "GO701",
+            "a size cannot be understood",
+            where="GRAPHOPT_CACHE_LIMIT",
+            found=repr(text),
+            expected="2G",
         )
     return int(match.group(1)) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[match.group(2).upper()]
 
@@ -121,7 +125,9 @@ class Cache:
         self._note(key, about or {}, hit=files is not None, remark=remark)
         return Lookup(files, remark)
 
-    def put(self, key: Key, files: Mapping[str, bytes], *, about: Mapping[str, str] | None = None) -> str | None:
+    def put(
+        self, key: Key, files: Mapping[str, bytes], *, about: Mapping[str, str] | None = None
+    ) -> str | None:
         """Keep `files` under `key`, then make room. Returns what went wrong, if anything."""
         data = _packed(key, about or {}, files)
         try:
@@ -149,7 +155,9 @@ class Cache:
             "entries": len(sizes),
             "bytes": sum(sizes),
             "limit_bytes": self.limit_bytes,
-            "by_target": {t: sum(e.key.get("target") == t for e in entries) for t in _values(entries, "target")},
+            "by_target": {
+                t: sum(e.key.get("target") == t for e in entries) for t in _values(entries, "target")
+            },
             "compilers": _values(entries, "compiler"),
         }
 
@@ -267,7 +275,7 @@ def _packed(key: Key, about: Mapping[str, str], files: Mapping[str, bytes]) -> b
 
 
 def _read(path: Path, key: Key) -> dict[str, bytes]:
-    """The files of an entry. Raises ValueError if it is not what was written, OSError if it cannot be read."""
+    """The files of an entry. Raises ValueError if it is not what was written."""
     data = path.read_bytes()
     first, _, rest = data.partition(b"\n")
     if not first.startswith(MAGIC):

@@ -385,9 +385,7 @@ def _needs_values(model: Model, error: GraphoptError) -> bool:
     return free or unknown or (isinstance(error, LoweringError) and bool(getattr(error, "inputs", None)))
 
 
-def _compile_tpu(
-    executable: Executable, exported: Exported, say: Say, settings: Mapping[str, Any]
-) -> None:
+def _compile_tpu(executable: Executable, exported: Exported, say: Say, settings: Mapping[str, Any]) -> None:
     aot = importlib.import_module("graphopt.lowering.xla.aot")
     report = importlib.import_module("graphopt.lowering.xla.report")
     if not aot.tpu_compiler_installed():

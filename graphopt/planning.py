@@ -164,9 +164,7 @@ def _tpu(target: str | Target) -> Target:
         target = f"tpu:{target}"
     parsed = Target.parse(target)
     if parsed.kind != "tpu":
-        raise UsageError(
-            "GO702", "a plan is for TPUs", found=str(parsed), expected=", ".join(devices("tpu"))
-        )
+        raise UsageError("GO702", "a plan is for TPUs", found=str(parsed), expected=", ".join(devices("tpu")))
     return parsed
 
 

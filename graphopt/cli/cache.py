@@ -40,7 +40,9 @@ def cache(
     elif action == "explain":
         _explain(output, store.explain(), str(store.folder))
     else:
-        raise UsageError("GO701", "unknown action", where="graphopt cache", found=repr(action), expected=ACTIONS)
+        raise UsageError(
+            "GO701", "unknown action", where="graphopt cache", found=repr(action), expected=ACTIONS
+        )
 
 
 def _info(output: Output, found: dict[str, Any]) -> None:
@@ -58,7 +60,9 @@ def _info(output: Output, found: dict[str, Any]) -> None:
 
 def _explain(output: Output, last: dict[str, Any] | None, folder: str) -> None:
     reasons = explanation(last)
-    output.document("graphopt.cache/1", {"action": "explain", "folder": folder, "last": last, "reasons": reasons})
+    output.document(
+        "graphopt.cache/1", {"action": "explain", "folder": folder, "last": last, "reasons": reasons}
+    )
     for index, line in enumerate(reasons):
         output.line(line if index == 0 else f"  - {line}")
 

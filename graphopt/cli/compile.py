@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphopt.cli import options, values
-from graphopt.cli.costs import show_cost
+from graphopt.cli.costs import cost_facts, show_cost
 from graphopt.cli.optimize import dumps
 from graphopt.cli.output import Output, clean, duration, shape, size
 
@@ -124,9 +124,10 @@ def show(output: Output, executable: Executable, folder: Path | None) -> None:
             ),
             ("time", _times(seconds, cached=bool((executable.cache or {}).get("hit")))),
             ("compiler", _compiler(executable.manifest)),
+            *cost_facts(executable.target, executable.cost, executable.memory),
         ]
     )
-    show_cost(output, executable.target, executable.cost, executable.memory)
+    show_cost(output, executable.cost, executable.memory)
     show_placement(output, executable.placement)
     if folder is not None:
         output.line()

@@ -11,23 +11,31 @@ if TYPE_CHECKING:
 
 TOP = 10
 ALIVE = 5
+COLUMNS = (">cycles", ">share", "bound", ">MFU", ">padding")
 
 
-def show_cost(
-    output: Output, target: Target, cost: dict[str, Any] | None, memory: dict[str, Any] | None
-) -> None:
-    """The compiler's estimate for the whole model, the dearest nodes, and plain advice."""
+def cost_facts(
+    target: Target, cost: dict[str, Any] | None, memory: dict[str, Any] | None
+) -> list[tuple[str, object]]:
+    """Memory and the compiler's estimate for the whole model, as named lines."""
     from graphopt.target import device_of
 
     chip = device_of(target)
     device = None if chip is None else chip.per_program()
+    found: list[tuple[str, object]] = []
     if memory is not None and "hbm" in memory:
-        output.facts([("memory", _memory(memory, device))])
+        found.append(("memory", _memory(memory, device)))
+    if cost:
+        found.append(("estimate", _estimate(cost, device)))
+        found.append(("bound by", _bound(cost)))
+        found.append(("matmuls", cost.get("precision")))
+    return found
+
+
+def show_cost(output: Output, cost: dict[str, Any] | None, memory: dict[str, Any] | None) -> None:
+    """The dearest nodes, what fills the memory, and plain advice."""
     if not cost:
         return
-    output.facts(
-        [("estimate", _estimate(cost, device)), ("bound by", _bound(cost)), ("matmuls", cost.get("precision"))]
-    )
     _show_nodes(output, cost)
     _show_alive(output, memory or {})
     if cost.get("advice"):
@@ -75,11 +83,13 @@ def _bound(cost: dict[str, Any]) -> str | None:
 
 
 def _show_nodes(output: Output, cost: dict[str, Any]) -> None:
+    shown = cost["nodes"][:TOP]
+    merged = any(_origins(row["origins"], row["node"]) for row in shown)
     rows = [
         (
             row["node"],
             row["op_type"],
-            _origins(row["origins"], row["node"]),
+            *([_origins(row["origins"], row["node"])] if merged else []),
             f"{row['cycles']:,.0f}",
             f"{row['share']:.1%}",
             row.get("bound", ""),
@@ -87,11 +97,11 @@ def _show_nodes(output: Output, cost: dict[str, Any]) -> None:
             _padding(row.get("padding")),
             bar(row["share"]),
         )
-        for row in cost["nodes"][:TOP]
+        for row in shown
     ]
     if rows:
         output.table(
-            ["node", "op", "stands for", ">cycles", ">share", "bound", ">MFU", ">padding", ""],
+            ["node", "op", *(["stands for"] if merged else []), *COLUMNS, ""],
             rows,
             title=f"dearest {len(rows)} of {len(cost['nodes'])} nodes with cycles of their own",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from graphopt.planning import Row
 
 DEFAULT = "v5e,v5p,v6e,v7x"
+MOST_ADVICE = 6
 
 
 def plan(
@@ -40,7 +42,12 @@ def plan(
     jobs: Annotated[
         int | None,
         typer.Option(
-            "--jobs", "-j", metavar="N", min=1, help="Compilers at once [default: processors].", show_default=False
+            "--jobs",
+            "-j",
+            metavar="N",
+            min=1,
+            help="Compilers at once [default: processors].",
+            show_default=False,
         ),
     ] = None,
     timeout: options.Timeout = None,
@@ -100,8 +107,8 @@ def _show(output: Output, rows: list[Row]) -> None:
             output.line(f"  - {line}")
     if shown:
         output.line()
-        output.line("Times are the compiler's cycles at the chip's clock, or its bytes at the memory's speed if longer;")
-        output.line("items are the first dimension of the first input, with a program on each core of a chip.")
+        output.line("Times: cycles at the chip's clock, or bytes at its memory's speed, whichever is longer.")
+        output.line("Items: first dimension of the first input, with a program on each core of a chip.")
 
 
 def _cells(row: Row, names: list[str]) -> list[object]:
@@ -142,13 +149,20 @@ def _grouped(failed: list[Row]) -> dict[str, list[str]]:
 
 
 def _advice(rows: list[Row]) -> list[str]:
-    """Lines that hold for all rows first, then the first of each row that differs."""
+    """Lines that hold for every row, then the first line of each row that has others, as far as it is new."""
     if not rows:
         return []
     lists = [list((row.cost or {}).get("advice", [])) for row in rows]
-    common = [line for line in lists[0] if all(line in other for other in lists)]
-    found = list(common)
+    found = [line for line in lists[0] if all(line in other for other in lists)]
+    told = {_subject(line) for line in found}
     for row, lines in zip(rows, lists, strict=True):
-        own = [line for line in lines if line not in common][:1]
-        found += [f"{_label(row)}: {line}" for line in own]
+        line = next((each for each in lines if _subject(each) not in told), None)
+        if line is not None and len(found) < MOST_ADVICE:
+            told.add(_subject(line))
+            found.append(f"{_label(row)}: {line}")
     return found
+
+
+def _subject(line: str) -> str:
+    """What a line is about: its words without its numbers."""
+    return re.sub(r"[\d.,%]+", "", line)

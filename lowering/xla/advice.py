@@ -100,7 +100,7 @@ def advice(figures: Figures) -> list[str]:
 
 
 def concentration(f: Figures) -> str | None:
-    """"97 % of cycles in 2 nodes"."""
+    """ "97 % of cycles in 2 nodes"."""
     if not f.total_cycles or len(f.node_cycles) < CONCENTRATED_AMONG:
         return None
     held = 0
@@ -114,7 +114,7 @@ def concentration(f: Figures) -> str | None:
 
 
 def padding(f: Figures) -> list[str]:
-    """"batch 5 pads to 8: 38% of rows are padding"."""
+    """ "batch 5 pads to 8: 38% of rows are padding"."""
     lines = []
     for one in sorted(f.padded, key=lambda p: (-p.wasted_bytes, p.size)):
         if one.waste < PADDED or one.wasted_bytes < PADDED_OF_ALL * f.tensor_bytes or not f.tensor_bytes:
@@ -171,8 +171,8 @@ def fixed(f: Figures) -> str | None:
     if not f.total_cycles or f.fixed_cycles < FIXED * f.total_cycles:
         return None
     return (
-        f"{f.fixed_cycles / f.total_cycles:.0%} of cycles are in instructions of under {f.fixed_below:,} cycles, "
-        "about what an empty one takes: a larger batch costs little more"
+        f"{f.fixed_cycles / f.total_cycles:.0%} of cycles are in instructions of under {f.fixed_below:,} "
+        "cycles, about what an empty one takes: a larger batch costs little more"
     )
 
 
@@ -200,7 +200,8 @@ def silent(f: Figures) -> str | None:
         return None
     return (
         f"the compiler gives no cycles for {f.silent} instructions that move "
-        f"{f.silent_bytes / f.hbm_bytes:.0%} of the bytes (gathers, sorts, reshapes): the total is too low by them"
+        f"{f.silent_bytes / f.hbm_bytes:.0%} of the bytes (gathers, sorts, reshapes): "
+        "the total is too low by them"
     )
 
 

@@ -148,14 +148,20 @@ def compile_for_tpu(
 
 def cache_key(program: bytes, topology: str) -> dict[str, str]:
     """What the result of a compile depends on, part by part."""
-    version = importlib.metadata.version
     return {
         "program": hashlib.sha256(program).hexdigest(),
         "target": topology,
-        "compiler": f"libtpu {version('libtpu')}",
-        "jax": f"jax {version('jax')}, jaxlib {version('jaxlib')}",
+        "compiler": f"libtpu {_version('libtpu')}",
+        "jax": f"jax {_version('jax')}, jaxlib {_version('jaxlib')}",
         "options": f"format {CACHE_FORMAT}",
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def write_request(folder: Path, program: bytes, topology: str) -> None:
@@ -171,7 +177,12 @@ def write_request(folder: Path, program: bytes, topology: str) -> None:
 
 
 def _compiled(
-    files: Mapping[str, bytes], topology: str, started: float, *, cached: bool = False, remark: str | None = None
+    files: Mapping[str, bytes],
+    topology: str,
+    started: float,
+    *,
+    cached: bool = False,
+    remark: str | None = None,
 ) -> Compiled:
     result: dict[str, Any] = json.loads(files["result.json"])
     return Compiled(
@@ -189,9 +200,7 @@ def _compiled(
     )
 
 
-def _run_worker(
-    folder: Path, name: str, limits: tuple[float, int], tick: Tick | None, worker: str
-) -> None:
+def _run_worker(folder: Path, name: str, limits: tuple[float, int], tick: Tick | None, worker: str) -> None:
     environment = {**os.environ, **_TPU_ENVIRONMENT, "TMPDIR": str(folder)}
     for leaked in _LEFT_OUT:
         environment.pop(leaked, None)
@@ -208,7 +217,9 @@ def _run_worker(
         raise _failure(ending, folder, name, limits, worker)
 
 
-def _failure(ending: Ending, folder: Path, name: str, limits: tuple[float, int], worker: str) -> LoweringError:
+def _failure(
+    ending: Ending, folder: Path, name: str, limits: tuple[float, int], worker: str
+) -> LoweringError:
     """What became of the compiler, as an error."""
     if ending.kind in ("failed", "ok"):
         refusal = _refusal(ending, name)

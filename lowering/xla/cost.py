@@ -17,8 +17,8 @@ from graphopt.ir import Model
 from graphopt.ir.provenance import origins
 from graphopt.lowering.xla.emit import SCOPE, scope_names
 from graphopt.lowering.xla.hlo import HBM, UNATTRIBUTED, VMEM, Computations, Instruction, parse_module
-from graphopt.lowering.xla.work import MATRIX_UNIT, VIEWS, Contraction, contraction, contractions, hbm_bytes
 from graphopt.lowering.xla.trips import trip_count
+from graphopt.lowering.xla.work import MATRIX_UNIT, VIEWS, Contraction, contraction, contractions, hbm_bytes
 from graphopt.target import Device
 
 BOUND_SHARE = 0.5
@@ -93,9 +93,11 @@ class Work:
         return "MXU" if matrix > memory else "HBM"
 
     def mfu(self, device: Device) -> float | None:
-        """Operations against what the device's peak in bfloat16 would do in its time; None without a clock."""
+        """Operations against what the peak in bfloat16 would do in its time; None without a clock."""
         seconds = self.seconds(device)
-        return None if seconds is None else (self.flops / (seconds * device.flops["bf16"]) if seconds else 0.0)
+        return (
+            None if seconds is None else (self.flops / (seconds * device.flops["bf16"]) if seconds else 0.0)
+        )
 
     def seconds(self, device: Device) -> float | None:
         """The time of its cycles, or of its bytes if they take longer; None without a published clock.
@@ -258,7 +260,9 @@ def _spend(item: Instruction, shapes: dict[str, Instruction], modules: Computati
     for node, part in apportion(moved, parts).items():
         totals[node].hbm_bytes += part
     own = totals[item.node]
-    if item.opcode == "parameter" or (item.opcode not in VIEWS and not item.opcode.endswith(("-start", "-done"))):
+    if item.opcode == "parameter" or (
+        item.opcode not in VIEWS and not item.opcode.endswith(("-start", "-done"))
+    ):
         here = [s for s in item.shapes if s.space in (HBM, VMEM)]
         own.used_bytes += sum(s.used_bytes for s in here)
         own.padded_bytes += sum(s.padded_bytes for s in here)

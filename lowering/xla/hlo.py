@@ -170,7 +170,7 @@ def _tile(text: str) -> tuple[int, ...]:
 
 
 def _tiled(sizes: list[int], tile: tuple[int, ...]) -> list[int]:
-    """Sizes after the most minor ones, padded, are split into tiles: [21, 197] by (8, 128) is [3, 2, 8, 128]."""
+    """Sizes with the most minor ones split into tiles: [21, 197] by (8, 128) is [3, 2, 8, 128]."""
     padded = [1] * max(0, len(tile) - len(sizes)) + sizes
     kept, minor = padded[: len(padded) - len(tile)], padded[len(padded) - len(tile) :]
     return [*kept, *(-(-s // t) for s, t in zip(minor, tile, strict=True)), *tile]

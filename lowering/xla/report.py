@@ -1,4 +1,4 @@
-"""What a compiled module costs on its device, as a report: per node, in sum, in memory, and in plain words."""
+"""What a compiled module costs on its device: per node, in sum, in memory, and in plain words."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 LISTED = 10
 
 PRECISIONS: dict[str, str] = {
-    "fp32": "HIGHEST: float32 products in 6 bfloat16 passes, relative error about 1e-6 (float32's own)",
-    "tf32": "HIGH: float32 products in 3 bfloat16 passes, relative error about 1e-5",
-    "bf16": "DEFAULT: bfloat16 operands in 1 pass, relative error about 4e-3, sums in float32",
-    "fp16": "DEFAULT: float16 operands in 1 pass, relative error about 1e-3, sums in float32",
+    "fp32": "HIGHEST: float32 products in 6 bfloat16 passes, relative error up to 2^-21",
+    "tf32": "HIGH: float32 products in 3 bfloat16 passes, relative error up to 2^-14",
+    "bf16": "DEFAULT: bfloat16 operands in 1 pass, relative error up to 2^-7, sums in float32",
+    "fp16": "DEFAULT: float16 operands in 1 pass, sums in float32; the rounding of operands is not published",
 }
-"""What ``--precision`` means on a TPU. fp32 is the default; without it JAX would multiply float32 in one
-bfloat16 pass, with a relative error of about 4e-3. Errors are those of one product, before it is summed."""
+"""What ``--precision`` means on a TPU; fp32 is the default. The errors are those of one product of float32
+numbers, from how they are split into bfloat16 parts. Without HIGHEST a TPU multiplies float32 in one pass."""
 
 
 def compiled_report(
@@ -64,7 +64,11 @@ def compiled_report(
     }
     if device is not None:
         seconds, mfu = total.seconds(device), total.mfu(device)
-        cost |= {"seconds": seconds, "bound": total.bound(device), "mfu": mfu if mfu is None else round(mfu, 6)}
+        cost |= {
+            "seconds": seconds,
+            "bound": total.bound(device),
+            "mfu": mfu if mfu is None else round(mfu, 6),
+        }
         cost["least_seconds"] = {"MXU": total.matrix_seconds(device), "HBM": total.memory_seconds(device)}
     return cost, memory
 
@@ -106,7 +110,12 @@ def padded_sizes(
             for dimension, size, padded in shape.padded_dims:
                 rows = dimension != shape.minor_to_major[0]
                 by_size[size, padded, rows].append(round(whole * (1 - size / padded)))
-            row = {"tensor": item.name, "shape": str(shape), "used_bytes": shape.used_bytes, "padded_bytes": whole}
+            row = {
+                "tensor": item.name,
+                "shape": str(shape),
+                "used_bytes": shape.used_bytes,
+                "padded_bytes": whole,
+            }
             tensors.append((whole - shape.used_bytes, row))
     tensors.sort(key=lambda pair: (-pair[0], pair[1]["tensor"]))
     found = [
@@ -156,7 +165,9 @@ def _figures(
         whole = sum(s.padded_bytes for s in here) or 1
         float32 += round(moved * sum(s.padded_bytes for s in here if s.dtype == "f32") / whole)
         given = (items[o] for o in item.operands if o in items and items[o].opcode == "parameter")
-        arguments += round(moved * sum(s.padded_bytes for g in given for s in g.shapes if s.space == HBM) / whole)
+        arguments += round(
+            moved * sum(s.padded_bytes for g in given for s in g.shapes if s.space == HBM) / whole
+        )
         silent_bytes += moved if item.cycles is None and not item.opcode.endswith("-start") else 0
     clock = device.clock_hz if device else None
     return Figures(

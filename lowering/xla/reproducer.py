@@ -34,7 +34,7 @@ def keep(scratch: Path, ending: Ending, reason: str, worker: str) -> Saved | Non
     program = (scratch / "program.bin").read_bytes()
     request = (scratch / "request.json").read_bytes()
     name = f"tpu-{hashlib.sha256(program + request).hexdigest()[:12]}"
-    for parent in (caching.default_folder() / "reproducers", Path(tempfile.gettempdir()) / "graphopt-reproducers"):
+    for parent in places():
         folder = parent / name
         try:
             _write(folder, program, request, ending, reason, worker)
@@ -42,6 +42,14 @@ def keep(scratch: Path, ending: Ending, reason: str, worker: str) -> Saved | Non
             continue
         return Saved(folder, replay(folder, worker))
     return None
+
+
+def places() -> list[Path]:
+    """Where reproducers may be kept, the first that can be written."""
+    return [
+        caching.default_folder() / "reproducers",
+        Path(tempfile.gettempdir()) / "graphopt-reproducers",
+    ]
 
 
 def replay(folder: Path, worker: str) -> str:
@@ -58,9 +66,9 @@ def _write(folder: Path, program: bytes, request: bytes, ending: Ending, reason:
         (half / "request.json").write_bytes(request)
         (half / "log.txt").write_text(ending.log[-_LOG_BYTES:], encoding="utf-8")
         (half / "README.txt").write_text(
-            f"{reason}\n\nafter {ending.seconds:.1f} s, with at most {ending.peak_bytes >> 20} MiB resident.\n"
+            f"{reason}\n\nafter {ending.seconds:.1f} s, at most {ending.peak_bytes >> 20} MiB resident.\n"
             f"Replay it with\n\n  {replay(folder, worker)}\n\n"
-            "program.bin is a portable StableHLO program (jax.export), request.json says what it is compiled for.\n",
+            "program.bin is a portable StableHLO program (jax.export), request.json says for what.\n",
             encoding="utf-8",
         )
         if folder.exists():

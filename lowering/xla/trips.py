@@ -18,7 +18,9 @@ MAX_TRIPS = 1 << 16
 Number = int | None  # None: not known
 Values = tuple[Number, ...]
 
-_SAME = frozenset({"copy", "bitcast", "convert", "bitcast-convert", "reshape", "broadcast", "copy-done", "opt-barrier"})
+_SAME = frozenset(
+    {"copy", "bitcast", "convert", "bitcast-convert", "reshape", "broadcast", "copy-done", "opt-barrier"}
+)
 _BINARY: dict[str, Callable[[int, int], int]] = {
     "add": operator.add,
     "subtract": operator.sub,
@@ -115,7 +117,9 @@ def _run(items: list[Instruction], arguments: Values, modules: Computations) -> 
     return ()
 
 
-def _evaluate(item: Instruction, found: Mapping[str, Values], arguments: Values, modules: Computations) -> Values:
+def _evaluate(
+    item: Instruction, found: Mapping[str, Values], arguments: Values, modules: Computations
+) -> Values:
     unknown: Values = tuple(None for _ in item.shapes)
     operands = [found.get(o, (None,)) for o in item.operands]
     firsts = [o[0] if o else None for o in operands]

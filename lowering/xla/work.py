@@ -16,7 +16,16 @@ MATRIX_UNIT = 128
 """Rows of a matrix unit (256 from v6e on): a shorter contraction leaves the rest idle."""
 
 VIEWS = frozenset(
-    {"parameter", "constant", "bitcast", "get-tuple-element", "tuple", "after-all", "partition-id", "opt-barrier"}
+    {
+        "parameter",
+        "constant",
+        "bitcast",
+        "get-tuple-element",
+        "tuple",
+        "after-all",
+        "partition-id",
+        "opt-barrier",
+    }
 )
 """Instructions that move nothing."""
 
@@ -132,7 +141,9 @@ def _meetings(
     return total
 
 
-def contractions(item: Instruction, shapes: dict[str, Instruction], modules: Computations) -> list[Contraction]:
+def contractions(
+    item: Instruction, shapes: dict[str, Instruction], modules: Computations
+) -> list[Contraction]:
     """The contractions of an instruction, those within a fusion included."""
     own = contraction(item, shapes)
     if own is not None:
