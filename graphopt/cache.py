@@ -26,7 +26,7 @@ from graphopt.errors import OutputError, UsageError
 MAGIC = b"graphopt-cache/1 "
 LIMIT_BYTES = 2 << 30
 SUFFIX = ".entry"
-LAST = "last.json"
+LAST, LAST_MISS = "last.json", "miss.json"
 _HEADER_BYTES = 1 << 20
 _MOST_BYTES = 4 << 30
 
@@ -170,17 +170,21 @@ class Cache:
                     size = path.stat().st_size
                     path.unlink()
                     removed, freed = removed + path.name.endswith(SUFFIX), freed + size
-            (self.folder / LAST).unlink(missing_ok=True)
+            for name in (LAST, LAST_MISS):
+                (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(
                 "GO111", f"the cache cannot be cleared: {error.strerror or error}", where=str(self.folder)
             ) from error
         return {"entries": removed, "bytes": freed}
 
-    def explain(self) -> dict[str, Any] | None:
-        """What became of the last lookup: hit or missed, and how the nearest entry differed then."""
+    def explain(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """What became of the last lookup, and of the last that missed: how the nearest entry differed then."""
+        return self._noted(LAST), self._noted(LAST_MISS)
+
+    def _noted(self, name: str) -> dict[str, Any] | None:
         try:
-            found = json.loads((self.folder / LAST).read_text(encoding="utf-8"))
+            found = json.loads((self.folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return found if isinstance(found, dict) and isinstance(found.get("key"), dict) else None
@@ -236,7 +240,8 @@ class Cache:
         if not hit:
             document["nearest"] = self._nearest(key)
         with contextlib.suppress(OSError):
-            self._write(self.folder / LAST, (json.dumps(document, indent=1) + "\n").encode())
+            for name in (LAST,) if hit else (LAST, LAST_MISS):
+                self._write(self.folder / name, (json.dumps(document, indent=1) + "\n").encode())
 
     def _nearest(self, key: Key) -> dict[str, Any] | None:
         """The entry that has most parts of `key`, and the parts that it has not."""

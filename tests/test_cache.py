@@ -34,14 +34,19 @@ def test_what_is_kept_is_found(store: Cache) -> None:
     assert store.get({**KEY, "program": "p2"}).files is None
     assert store.info()["entries"] == 1
     assert store.info()["by_target"] == {"v5e:2x2": 1}
+    assert store.get(KEY).files == FILES
+    last, missed = store.explain()
+    assert last is not None and last["hit"]
+    assert missed is not None and missed["key"]["program"] == "p2"
 
 
 @pytest.mark.parametrize("part", sorted(KEY))
 def test_every_part_of_the_key_counts(store: Cache, part: str) -> None:
     store.put(KEY, FILES)
     assert store.get({**KEY, part: "other"}).files is None
-    last = store.explain()
+    last, missed = store.explain()
     assert last is not None and not last["hit"]
+    assert missed == last
     assert last["nearest"]["differs"] == {part: {"asked": "other", "nearest": KEY[part]}}
 
 
@@ -66,7 +71,7 @@ def test_a_corrupt_entry_is_dropped_and_said(store: Cache, damage: str) -> None:
     assert found.files is None
     assert "corrupt" in (found.remark or "")
     assert not path.exists()
-    assert (store.explain() or {})["remark"] == found.remark
+    assert (store.explain()[0] or {})["remark"] == found.remark
     assert store.put(KEY, FILES) is None
     assert store.get(KEY) == caching.Lookup(FILES)
 
@@ -94,7 +99,7 @@ def test_a_file_in_the_folders_place_fails_no_compile(tmp_path: Path) -> None:
     assert store.get(KEY).files is None
     assert "cannot be written" in (store.put(KEY, FILES) or "")
     assert store.info()["entries"] == 0
-    assert store.explain() is None
+    assert store.explain() == (None, None)
     with pytest.raises(OutputError, match="GO111"):
         store.clear()
 
@@ -118,7 +123,7 @@ def test_clearing(store: Cache) -> None:
     assert store.clear()["entries"] == 1
     assert not list((store.folder / "entries").iterdir())
     assert store.get(KEY).files is None
-    assert (store.explain() or {})["nearest"] is None
+    assert (store.explain()[0] or {})["nearest"] is None
 
 
 HAMMER = """

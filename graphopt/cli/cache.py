@@ -38,7 +38,7 @@ def cache(
         output.document("graphopt.cache/1", {"action": "clear", "folder": str(store.folder), **cleared})
         output.line(f"removed {cleared['entries']} entries, {size(cleared['bytes'])}, from {store.folder}")
     elif action == "explain":
-        _explain(output, store.explain(), str(store.folder))
+        _explain(output, *store.explain(), str(store.folder))
     else:
         raise UsageError(
             "GO701", "unknown action", where="graphopt cache", found=repr(action), expected=ACTIONS
@@ -58,13 +58,17 @@ def _info(output: Output, found: dict[str, Any]) -> None:
     )
 
 
-def _explain(output: Output, last: dict[str, Any] | None, folder: str) -> None:
+def _explain(output: Output, last: dict[str, Any] | None, missed: dict[str, Any] | None, folder: str) -> None:
     reasons = explanation(last)
+    if last is not None and last.get("hit") and missed is not None:
+        headline, *rest = explanation(missed)
+        reasons = [*reasons, headline.replace("the last lookup missed", "the last one that missed"), *rest]
     output.document(
-        "graphopt.cache/1", {"action": "explain", "folder": folder, "last": last, "reasons": reasons}
+        "graphopt.cache/1",
+        {"action": "explain", "folder": folder, "last": last, "last_miss": missed, "reasons": reasons},
     )
-    for index, line in enumerate(reasons):
-        output.line(line if index == 0 else f"  - {line}")
+    for line in reasons:
+        output.line(line if line.startswith("the last") else f"  - {line}")
 
 
 def explanation(last: dict[str, Any] | None) -> list[str]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LISTED = 10
 
 PRECISIONS: dict[str, str] = {
-    "fp32": "HIGHEST: float32 products in 6 bfloat16 passes, relative error up to 2^-21",
+    "fp32": "HIGHEST: float32 products in 6 bfloat16 passes, relative error up to 2^-23",
     "tf32": "HIGH: float32 products in 3 bfloat16 passes, relative error up to 2^-14",
     "bf16": "DEFAULT: bfloat16 operands in 1 pass, relative error up to 2^-7, sums in float32",
     "fp16": "DEFAULT: float16 operands in 1 pass, sums in float32; the rounding of operands is not published",

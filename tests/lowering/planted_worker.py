@@ -41,7 +41,13 @@ def main(folder: Path) -> None:
     (folder / "executable.bin").write_bytes(b"executable")
     (folder / "compiled.hlo.txt").write_text("HloModule m, is_scheduled=true\n")
     memory = dict.fromkeys(("argument", "output", "temp", "alias", "generated_code"), 1)
-    result = {"memory": memory, "flops": 1.0, "bytes_accessed": 2.0, "device_kind": "planted", "compiler": "c 1"}
+    result = {
+        "memory": memory,
+        "flops": 1.0,
+        "bytes_accessed": 2.0,
+        "device_kind": "planted",
+        "compiler": "c 1",
+    }
     (folder / "result.json").write_text(json.dumps(result))
 
 

@@ -59,7 +59,11 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"fixed_cycles": 49},
     ),
     ("takes 90% of the chip's memory", {"peak_bytes": 90, "device_bytes": 100}, {"peak_bytes": 89}),
-    ("takes 101% of the chip's memory: it does not fit", {"peak_bytes": 101, "device_bytes": 100}, {"device_bytes": None}),
+    (
+        "takes 101% of the chip's memory: it does not fit",
+        {"peak_bytes": 101, "device_bytes": 100},
+        {"device_bytes": None},
+    ),
     ("1.1 times as long", {"cycle_seconds": 1.0, "memory_seconds": 1.1}, {"memory_seconds": 1.09}),
     (
         "no cycles for 3 instructions that move 5%",

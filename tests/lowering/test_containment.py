@@ -139,7 +139,9 @@ def test_an_interrupt_ends_the_child(compile_with: Any, tmp_path: Path, monkeypa
     assert not _alive(int(told.read_text()))
 
 
-def test_results_are_cached_and_misses_are_counted(compile_with: Any, tmp_path: Path, monkeypatch: Any) -> None:
+def test_results_are_cached_and_misses_are_counted(
+    compile_with: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
     count = tmp_path / "count"
     monkeypatch.setenv("PLANTED_COUNT", str(count))
     first = compile_with("count", cache=True)
@@ -165,7 +167,11 @@ def test_the_real_worker_replays_without_the_parents_environment(tmp_path: Path)
     aot.write_request(tmp_path, b"no program", "v5e:2x2")
     bare = {k: v for k, v in os.environ.items() if not k.startswith(("TPU_", "ALLOW_"))}
     done = subprocess.run(
-        [sys.executable, "-m", aot.WORKER, str(tmp_path)], capture_output=True, text=True, env=bare, check=False
+        [sys.executable, "-m", aot.WORKER, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=bare,
+        check=False,
     )
     assert done.returncode == 1
     assert "deserialize" in done.stderr
