@@ -179,7 +179,7 @@ class Cache:
         return {"entries": removed, "bytes": freed}
 
     def explain(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-        """What became of the last lookup, and of the last that missed: how the nearest entry differed then."""
+        """The last lookup, and the last that missed: how the nearest entry differed then."""
         return self._noted(LAST), self._noted(LAST_MISS)
 
     def _noted(self, name: str) -> dict[str, Any] | None:

@@ -231,14 +231,17 @@ def _failure(
         "memory": ("GO209", f"the TPU compiler used over {memory_bytes / 2**30:.1f} GiB and was stopped"),
         "killed": ("GO208", f"the TPU compiler was killed by {_signal(ending.number)}"),
     }.get(ending.kind, ("GO208", f"the TPU compiler ended with exit code {ending.number} and no result"))
-    last = [line.strip() for line in ending.log.splitlines() if line.strip()][-1:]
     saved = reproducer.keep(folder, ending, f"{code} {message}", worker)
     longer = {"timeout": "Allow more with --timeout. ", "memory": "Free some memory. "}.get(ending.kind, "")
     step = f"{longer}`{saved.command}` replays it." if saved else longer.strip() or None
     details = {"reproducer": str(saved.folder), "replay": saved.command} if saved else None
-    return LoweringError(
-        code, message, where=name, found=last[0][:300] if last else None, next_step=step, details=details
-    )
+    return LoweringError(code, message, where=name, found=_fatal(ending.log), next_step=step, details=details)
+
+
+def _fatal(log: str) -> str | None:
+    """The line in which a compiler says why it aborts; the rest of what it prints is in the reproducer."""
+    lines = [x.strip() for x in log.splitlines() if re.match(r"\s*F\d{4} |.*Check failed", x)]
+    return lines[-1][:300] if lines else None
 
 
 def _signal(number: int) -> str:

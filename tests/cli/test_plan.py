@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cli.conftest import Cli
+from cli.conftest import Cli, Outcome
 
 from graphopt import planning
 from graphopt.lowering.xla import aot
@@ -114,3 +114,41 @@ def test_a_plan_by_the_real_compiler(cli: Cli, relu_model: Path) -> None:
     assert "tpu:v7x" in shown.out
     hit = json.loads(json.dumps(outcome.json))["rows"][0]
     assert hit["hbm_device_bytes"] == 16 << 30
+
+
+def compile_planted(cli: Cli, model: Path, *options: object) -> Outcome:
+    return cli("compile", model, "--target", "tpu:v5e", "--dim", "N=8", "--no-save", *options)
+
+
+def test_a_hang_is_told_with_what_replays_it(
+    cli: Cli, relu_model: Path, planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLANTED", "hang")
+    monkeypatch.setenv("PLANTED_PID", str(tmp_path / "pid"))
+    outcome = compile_planted(cli, relu_model, "--timeout", 0.5)
+    assert outcome.code == 3
+    assert outcome.err.startswith("GO209 the TPU compiler took over 0.5 s")
+    assert "chatter" not in outcome.err
+    assert "-m planted_worker" in outcome.err
+    assert "Traceback" not in outcome.err
+    (folder,) = (tmp_path / "cache/reproducers").iterdir()
+    assert str(folder) in outcome.err
+    planned = cli("plan", relu_model, "--targets", "v5e", "--dim", "N=8", "--timeout", 0.5)
+    assert planned.code == 3
+    assert "tpu:v5e N=8: GO209" in planned.out
+
+
+def test_compiling_twice_and_without_the_cache(
+    cli: Cli, relu_model: Path, planted: Path, tmp_path: Path
+) -> None:
+    assert "from the compile cache" not in compile_planted(cli, relu_model).out
+    assert "from the compile cache" in compile_planted(cli, relu_model).out
+    assert "from the compile cache" not in compile_planted(cli, relu_model, "--no-cache").out
+    assert planted.read_text() == "xx"
+    (entry,) = (tmp_path / "cache/entries").iterdir()
+    entry.write_bytes(entry.read_bytes()[:-1])
+    again = compile_planted(cli, relu_model)
+    assert again.code == 0
+    assert "an entry of the compile cache was corrupt" in again.err
+    assert planted.read_text() == "xxx"
+    assert compile_planted(cli, relu_model, "--json").json["cache"]["hit"]

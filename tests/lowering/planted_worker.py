@@ -19,6 +19,9 @@ def main(folder: Path) -> None:
     plan = os.environ.get("PLANTED", "")
     if plan == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
+    if plan == "abort":
+        os.write(2, b"F0000 00:00:00 shape.cc:1] Check failed: rank == 2\n*** stack of the compiler ***\n")
+        os.abort()
     if plan == "hang":
         # Deaf to anything but SIGKILL, with a child of its own.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

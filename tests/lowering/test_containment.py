@@ -67,8 +67,17 @@ def test_a_crash(compile_with: Any, capfd: pytest.CaptureFixture[str]) -> None:
     error = caught(compile_with, "crash")
     assert error.code == "GO208"
     assert "signal 11 (SIGSEGV)" in error.message
+    assert error.found is None
     check_reproducer(error, "crash")
     assert capfd.readouterr().err == ""
+
+
+def test_an_abort_gives_its_reason_only(compile_with: Any) -> None:
+    error = caught(compile_with, "abort")
+    assert error.code == "GO208"
+    assert "SIGABRT" in error.message
+    assert error.found == "F0000 00:00:00 shape.cc:1] Check failed: rank == 2"
+    check_reproducer(error, "abort")
 
 
 def test_a_hang_ends_with_everything_it_started(compile_with: Any, tmp_path: Path, monkeypatch: Any) -> None:
