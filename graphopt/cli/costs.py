@@ -53,7 +53,7 @@ def _memory(memory: dict[str, Any], device: Device | None) -> str:
         for name, key in (
             ("arguments", "argument"),
             ("outputs", "output"),
-            ("temporaries", "peak_temp"),
+            ("temporaries", "temp"),
             ("code", "generated_code"),
         )
         if memory.get(key)
@@ -113,12 +113,16 @@ def _show_nodes(output: Output, cost: dict[str, Any]) -> None:
 def _show_alive(output: Output, memory: dict[str, Any]) -> None:
     """The largest tensors alive at the peak: worth a look only where temporaries are among them."""
     alive = memory.get("alive_at_peak") or []
-    if not memory.get("peak_temp") or not alive:
+    if not any(each["kind"] == "temporary" for each in alive):
         return
+    rows = []
+    for each in alive[:ALIVE]:
+        where = each["tensor"] if each["kind"] == "argument" else each["node"] or each["tensor"]
+        rows.append((where, each["kind"], each["shape"], size(each["bytes"])))
     output.table(
-        ["tensor", "kind", "shape", ">bytes"],
-        [(a["tensor"], a["kind"], a["shape"], size(a["bytes"])) for a in alive[:ALIVE]],
-        title=f"largest tensors alive at the peak of memory ({memory.get('peak_at')})",
+        ["tensor, or node that makes it", "kind", "shape", ">bytes"],
+        rows,
+        title="largest tensors alive at the peak of memory",
     )
 
 

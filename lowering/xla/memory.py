@@ -1,8 +1,9 @@
 """HBM over the schedule: which tensors are alive when, and the most that are alive at once.
 
-The instructions of a scheduled module run in the order in which they stand. Arguments and outputs have
-their memory for the whole run; a temporary has it from the instruction that makes it to the last that
-uses it. What lies in the vector memory on the chip (space 1) takes no HBM.
+The instructions of a scheduled module run in the order in which they stand. Arguments have their memory
+for the whole run; a temporary has it from the instruction that makes it to the last that uses it, an
+output to the end. Before an output is made its memory serves temporaries, so that the two are counted
+together. What lies in the vector memory on the chip (space 1) takes no HBM.
 """
 
 from __future__ import annotations
@@ -11,10 +12,16 @@ import dataclasses
 import re
 from typing import Any
 
+from graphopt.lowering.xla.cost import with_owners
 from graphopt.lowering.xla.hlo import HBM, Computations, Instruction, Shape
 
 _FIRST = ("copy-done", "opt-barrier", "bitcast")
 LISTED = 20
+_MADE = ("temporary", "output")
+_ELEMENTWISE = frozenset(
+    "abs add and bitcast ceil clamp compare convert cosine divide erf exponential floor log logistic maximum "
+    "minimum multiply negate not or power rsqrt select sign sine sqrt subtract tanh xor".split()
+)
 _KINDS = {"parameter": "argument", "constant": "constant"}  # constants are part of the program's code
 
 
@@ -41,12 +48,12 @@ class Peak:
     """The moment at which most HBM is in use.
 
     Attributes:
-        temporary_bytes: of temporaries, which is what the compiler's ``temp`` covers.
+        made_bytes: of temporaries and outputs, for which the compiler allots ``temp`` and ``output``.
         alive: arguments, constants, outputs and temporaries alive then, largest first.
         at: the instruction that runs then.
     """
 
-    temporary_bytes: int
+    made_bytes: int
     alive: tuple[Buffer, ...]
     at: str
 
@@ -56,18 +63,18 @@ def peak(computations: Computations, entry: str | None) -> Peak:
     if entry is None:
         return Peak(0, (), "")
     items = computations.get(entry, [])
-    buffers, extra = _buffers(items, computations, 0)
+    buffers, extra = _buffers(with_owners(items), computations, 0)
     at, most = _busiest(buffers, extra, len(items))
-    alive = [b for b in buffers if b.bytes and (b.kind != "temporary" or b.start <= at <= b.end)]
+    alive = [b for b in buffers if b.bytes and (b.kind not in _MADE or b.start <= at <= b.end)]
     alive.sort(key=lambda b: (-b.bytes, b.name))
     return Peak(most, tuple(alive), items[at].name if items else "")
 
 
 def _busiest(buffers: list[Buffer], extra: dict[int, int], steps: int) -> tuple[int, int]:
-    """The step with most bytes of temporaries alive, and how many those are."""
+    """The step with most bytes of temporaries and outputs alive, and how many those are."""
     change = [0] * (steps + 1)
     for buffer in buffers:
-        if buffer.kind == "temporary":
+        if buffer.kind in _MADE:
             change[buffer.start] += buffer.bytes
             change[buffer.end + 1] -= buffer.bytes
     best, most, now = 0, 0, 0
@@ -113,7 +120,8 @@ def _buffers(
     for item in items:
         if item.root:
             for buffer in leaves[item.name]:
-                buffer.kind = "output" if buffer.kind == "temporary" else buffer.kind
+                if buffer.kind == "temporary":
+                    buffer.kind, buffer.end = "output", len(items) - 1
     return made, extra
 
 
@@ -121,7 +129,7 @@ def _inner(name: str, computations: Computations, depth: int) -> int:
     """Bytes that a called computation needs beyond its arguments and its result, which its caller holds."""
     items = computations.get(name, [])
     buffers, extra = _buffers(items, computations, depth)
-    return _busiest(buffers, extra, len(items))[1]
+    return _busiest([b for b in buffers if b.kind == "temporary"], extra, len(items))[1]
 
 
 def _aliases(item: Instruction, operands: list[Leaves]) -> Leaves | None:
@@ -152,21 +160,34 @@ def _in_place(
     step: int,
 ) -> Leaves:
     """Temporaries that an instruction may write its result over: nobody needs them after it."""
-    if item.opcode not in ("fusion", "dynamic-update-slice", "add", "multiply", "scatter"):
+    if item.opcode not in _ELEMENTWISE | {"fusion", "dynamic-update-slice", "scatter"}:
         return []
-    free = [
-        b
-        for name, operand in zip(item.operands, operands, strict=False)
-        for b in operand
-        if last.get(name) == step and b.kind == "temporary" and b.bytes
-    ]
-    if item.opcode == "dynamic-update-slice":
-        return [b for b in free if b in operands[0]]
-    if item.opcode == "fusion":
-        inside = {i.opcode for name in item.called for i in computations.get(name, [])}
-        if "dynamic-update-slice" not in inside:
-            return []
-    return free
+    found = []
+    for index, (name, operand) in enumerate(zip(item.operands, operands, strict=False)):
+        if last.get(name) != step or (item.opcode == "dynamic-update-slice" and index):
+            continue
+        if item.opcode == "fusion" and not _in_step(item, index, computations):
+            continue
+        found += [b for b in operand if b.kind == "temporary" and b.bytes]
+    return found
+
+
+def _in_step(fusion: Instruction, index: int, computations: Computations) -> bool:
+    """Whether a fusion reads each number of an operand only for the number in its place, or updates it."""
+    inside = computations.get(fusion.called[0], []) if fusion.called else []
+    direct = {i.name for i in inside if i.opcode == "parameter" and i.index == index}
+    reached = set(direct)  # what is made of the operand, number by number
+    for item in inside:
+        if not reached.intersection(item.operands):
+            continue
+        updated = item.opcode == "dynamic-update-slice" and item.operands[0] in reached
+        if item.opcode in _ELEMENTWISE or item.opcode == "tuple" or updated:
+            reached.add(item.name)
+            if item.opcode == "bitcast" and direct.intersection(item.operands):
+                direct.add(item.name)
+        elif direct.intersection(item.operands):
+            return False
+    return bool(direct) and any(i.root and i.name in reached for i in inside)
 
 
 def _argument(label: str) -> str:

@@ -74,17 +74,18 @@ def compiled_report(
 
 
 def _memory(compiled: Compiled, found: memory_module.Peak, model: Model) -> dict[str, Any]:
-    """Bytes by use as the compiler allots them, and the peak by the schedule.
+    """Bytes by use as the compiler allots them, and what they hold at the peak, by the schedule.
 
-    ``temp`` is the compiler's heap, gaps included; the peak counts what is alive in it at once.
+    ``peak`` is what the compiler allots, in sum. ``peak_made`` is how much of its ``temp`` and ``output``
+    the tensors that the schedule names take at once; the rest are gaps and the compiler's own buffers.
     """
     names = {int(SCOPE.match(s).group(1)): n.name or "" for s, n in scope_names(model).items()}  # type: ignore[union-attr]
     m = compiled.memory
     return {
         **m,
         "hbm": compiled.hbm_bytes,
-        "peak": compiled.hbm_bytes - m["temp"] + found.temporary_bytes,
-        "peak_temp": found.temporary_bytes,
+        "peak": compiled.hbm_bytes,
+        "peak_made": min(found.made_bytes, m["temp"] + m["output"]),
         "peak_at": found.at,
         "alive_at_peak": memory_module.describe(found, names),
     }

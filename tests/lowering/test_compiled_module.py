@@ -214,25 +214,52 @@ MIB = 1 << 20
 
 
 def test_the_peak_of_memory() -> None:
-    """At the call %a (its view is used later), %b and 8 MiB within it; sums are written over an operand."""
+    """At the call %a (its view is used later), %b, its result, and 8 MiB within it are alive.
+
+    Sums are written over an operand: the result's memory becomes the output's. The other output is not
+    made yet.
+    """
     modules, entry = parse_module(SCHEDULE)
     found = peak(modules, entry)
     assert found.at == "called"
-    assert found.temporary_bytes == (4 + 4 + 8) * MIB
+    assert found.made_bytes == (4 + 4 + 4 + 8) * MIB
     alive = {b.name: (b.kind, b.bytes) for b in found.alive}
     assert alive == {
         "x": ("argument", 4 * MIB),
         "a": ("temporary", 4 * MIB),
         "b": ("temporary", 4 * MIB),
         "called": ("output", 4 * MIB),
-        "out2": ("output", 4096),
     }
+
+
+FUSED = """%residual (p0: f32[1024,1024], p1: f32[1024,1024], p2: f32[1024,1024]) -> f32[1024,1024] {
+  %p0 = f32[1024,1024]{1,0:T(8,128)} parameter(0)
+  %p1 = f32[1024,1024]{1,0:T(8,128)} parameter(1)
+  %p2 = f32[1024,1024]{1,0:T(8,128)} parameter(2)
+  %dot = f32[1024,1024]{1,0:T(8,128)} dot(%p0, %p1), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %sum = f32[1024,1024]{1,0:T(8,128)} add(%dot, %OPERAND)
+}
+
+ENTRY %m (x: f32[1024,1024]) -> f32[1024,1024] {
+  %x = f32[1024,1024]{1,0:T(8,128)} parameter(0)
+  %a = f32[1024,1024]{1,0:T(8,128)} tanh(%x)
+  %b = f32[1024,1024]{1,0:T(8,128)} negate(%x)
+  ROOT %y = f32[1024,1024]{1,0:T(8,128)} fusion(%a, %x, %b), kind=kOutput, calls=%residual
+}
+"""
+
+
+@pytest.mark.parametrize(("operand", "tensors"), [("p2", 2), ("p1", 3)])
+def test_a_fusion_writes_over_what_it_reads_in_step(operand: str, tensors: int) -> None:
+    """The residual is read number by number, so the result takes its place; the product's operand is not."""
+    found = peak(*parse_module(FUSED.replace("OPERAND", operand)))
+    assert found.made_bytes == tensors * 4 * MIB
 
 
 def test_the_root_of_a_computation_may_be_its_argument() -> None:
     text = "ENTRY %m (x: f32[8,128]) -> f32[8,128] {\n  ROOT %x = f32[8,128]{1,0:T(8,128)} parameter(0)\n}\n"
     found = peak(*parse_module(text))
-    assert found.temporary_bytes == 0
+    assert found.made_bytes == 0
     assert [b.kind for b in found.alive] == ["argument"]
 
 
