@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 
+import graphopt
+from graphopt.lowering.xla.aot import tpu_compiler_installed
 from graphopt.lowering.xla.hlo import parse_module, parse_shapes
 from graphopt.lowering.xla.memory import peak
 from graphopt.lowering.xla.trips import trip_count
@@ -290,3 +292,25 @@ def test_the_stated_errors_of_precisions(precision: str, parts: int, passes: int
     assert 2.0 ** -(stated + 3) < error <= 2.0**-stated
     assert f"{passes} " in PRECISIONS[precision]
     assert math.isfinite(error)
+
+
+@pytest.mark.tpu_compiler
+@pytest.mark.skipif(
+    not tpu_compiler_installed(), reason="libtpu is not installed: pip install 'graphopt[tpu]'"
+)
+def test_the_peak_agrees_with_what_the_compiler_allots() -> None:
+    """256 MiB activations do not fit on the chip: what is alive by the schedule fills the compiler's heap."""
+    text = """<ir_version: 8, opset_import: ["" : 18]>
+    g (float[N, 2048] x, float[2048, 2048] w) => (float[N, 2048] y) {
+        a = MatMul(x, w) s = Softmax(a) b = MatMul(s, w) y = Add(b, a)
+    }"""
+    made = graphopt.compile(text, target="tpu:v5e", dims={"N": 32768}, precision="bf16")
+    memory = made.memory
+    assert memory is not None
+    allotted = memory["temp"] + memory["output"]
+    alive = sum(a["bytes"] for a in memory["alive_at_peak"] if a["kind"] in ("temporary", "output"))
+    assert memory["temp"] > 100 * MIB
+    assert 0.97 * allotted <= alive <= allotted
+    assert memory["peak_made"] == alive
+    nodes = {a["node"] for a in memory["alive_at_peak"] if a["kind"] == "temporary"}
+    assert nodes & {row["node"] for row in (made.cost or {})["nodes"]}
