@@ -12,7 +12,7 @@ from graphopt.lowering.xla.advice import Figures, PaddedSize, advice
 from graphopt.lowering.xla.cost import FIXED_CYCLES, CompiledCost, costs_of
 from graphopt.lowering.xla.emit import SCOPE, scope_names
 from graphopt.lowering.xla.hlo import HBM, VMEM, Computations, Instruction, parse_module
-from graphopt.lowering.xla.work import VIEWS, contractions, hbm_bytes
+from graphopt.lowering.xla.work import VIEWS, Contraction, contraction, hbm_bytes
 from graphopt.target import Device, Target, device_of
 
 if TYPE_CHECKING:
@@ -145,6 +145,15 @@ def _materialised(computations: Computations, entry: str | None) -> list[Instruc
     return found
 
 
+def _every_contraction(computations: Computations) -> list[Contraction]:
+    """The contractions of every computation, those in loops and fusions included."""
+    found: list[Contraction] = []
+    for items in computations.values():
+        inside = {i.name: i for i in items}
+        found += [one for i in items if (one := contraction(i, inside)) is not None]
+    return found
+
+
 def _figures(
     costs: CompiledCost,
     computations: Computations,
@@ -155,9 +164,8 @@ def _figures(
 ) -> Figures:
     total = costs.total
     items = {i.name: i for i in computations.get(entry or "", [])}
-    passes, float32, arguments, silent_bytes = 1, 0, 0, 0
+    float32 = arguments = silent_bytes = 0
     for item in items.values():
-        passes = max((passes, *(c.passes for c in contractions(item, items, computations))))
         moved = hbm_bytes(item, items, computations)
         if not moved:
             continue
@@ -182,7 +190,7 @@ def _figures(
         argument_bytes=arguments,
         layout_cycles=total.layout_cycles,
         float32_cycles=total.float32_cycles,
-        passes=passes,
+        passes=max((c.passes for c in _every_contraction(computations)), default=1),
         fixed_cycles=total.fixed_cycles,
         fixed_below=FIXED_CYCLES,
         peak_bytes=memory["peak"],
