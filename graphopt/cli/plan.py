@@ -59,7 +59,7 @@ def plan(
     """Compare what a model would cost on several TPUs and at several sizes.
 
     Each is compiled with the TPU compiler, some at once; nothing is written. What fails for one
-    target is said in its row. The exit code is 3 only if nothing compiled.
+    target is said in its row; the command fails only if nothing compiled.
     """
     output = Output(json, verbose, quiet)
     from graphopt import planning
