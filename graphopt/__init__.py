@@ -26,6 +26,7 @@ _HOME = {
     "load": "graphopt.ir.io",
     "load_artifact": "graphopt.driver",
     "optimize": "graphopt.driver",
+    "plan": "graphopt.planning",
     "reduce": "graphopt.debugging",
     "rule": "graphopt.transform",
     "save": "graphopt.ir.io",
@@ -49,6 +50,7 @@ __all__ = [
     "load",
     "load_artifact",
     "optimize",
+    "plan",
     "reduce",
     "rule",
     "save",
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from graphopt.executable import Executable
     from graphopt.ir import Model
     from graphopt.ir.io import load, save
+    from graphopt.planning import plan
     from graphopt.target import Target
     from graphopt.transform import NoMatch, Pass, Pipeline, rule
     from graphopt.viz import visualize

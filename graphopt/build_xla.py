@@ -16,7 +16,6 @@ from graphopt.transform import Report
 
 if TYPE_CHECKING:
     from graphopt.lowering.xla.aot import Compiled
-    from graphopt.lowering.xla.cost import CompiledCost
     from graphopt.lowering.xla.export import Exported
     from graphopt.lowering.xla.partition import HostNode, Partition
 
@@ -36,12 +35,16 @@ def lower_xla(
     options: Mapping[str, Any],
     *,
     say: Say = None,
-    tick: Callable[[float], None] | None = None,
+    compiler: Mapping[str, Any] | None = None,
 ) -> Executable:
     """The executable for ``xla-cpu`` and ``tpu``: StableHLO, and for TPUs the real executable.
 
     Nodes that XLA cannot express run on the host, in segments between those of XLA; ``placement``
     lists them.
+
+    Args:
+        compiler: how the TPU compiler is run: ``timeout_s``, ``cache``, ``tick`` and the like, as
+            :func:`graphopt.lowering.xla.aot.compile_for_tpu` takes them.
 
     Raises:
         LoweringError: GO201, an operator that nothing here knows.
@@ -73,7 +76,7 @@ def lower_xla(
         if exported.hlo is not None:
             executable.files[f"{prefix}program.hlo.txt"] = exported.hlo.encode()
     if target.kind == "tpu":
-        _compile_tpu(executable, programs, say, tick)
+        _compile_tpu(executable, programs, say, compiler or {})
     return executable
 
 
@@ -196,13 +199,10 @@ def _needs_values(model: Model, error: GraphoptError) -> bool:
 
 
 def _compile_tpu(
-    executable: Executable,
-    programs: Mapping[str, Exported],
-    say: Say,
-    tick: Callable[[float], None] | None,
+    executable: Executable, programs: Mapping[str, Exported], say: Say, settings: Mapping[str, Any]
 ) -> None:
     aot = importlib.import_module("graphopt.lowering.xla.aot")
-    cost = importlib.import_module("graphopt.lowering.xla.cost")
+    report = importlib.import_module("graphopt.lowering.xla.report")
     if not aot.tpu_compiler_installed():
         executable.notes.append(
             "the TPU compiler (libtpu) is not installed: this artifact holds the portable program only, with "
@@ -211,36 +211,38 @@ def _compile_tpu(
         return
     if say is not None:
         say("compile with the TPU compiler", 0, 0)
+    options = executable.manifest["options"]
+    about = describe_compile(executable.model, executable.manifest["pipeline"], options)
     parts: list[Compiled] = []
-    costs: list[CompiledCost] = []
+    reports = []
     for name, exported in programs.items():
-        compiled: Compiled = aot.compile_for_tpu(exported.data, executable.target, tick=tick)
+        compiled: Compiled = aot.compile_for_tpu(exported.data, executable.target, about=about, **settings)
         prefix = "" if name == artifact.PROGRAM else f"{name}."
         executable.files[f"{prefix}tpu.executable"] = compiled.executable
         executable.files[f"{prefix}tpu.hlo.txt"] = compiled.hlo.encode()
         parts.append(compiled)
-        costs.append(cost.node_costs(compiled.hlo, executable.model))
-    executable.cost = {
-        **cost.combined(costs).to_json(),
-        "flops": sum(c.flops for c in parts),
-        "bytes_accessed": sum(c.bytes_accessed for c in parts),
-        "source": f"{parts[0].compiler}, estimated cycles of the scheduled module",
+        reports.append(report.compiled_report(compiled, executable.model, executable.target, options))
+    executable.cost, executable.memory = report.combined(dict(zip(programs, reports, strict=True)))
+    executable.cache = {
+        "hit": all(c.cached for c in parts),
+        "remark": next((c.remark for c in parts if c.remark), None),
     }
-    executable.memory = _memory(parts)
     executable.manifest["compiler"] = {
         "name": parts[0].compiler,
         "topology": parts[0].topology,
         "device_kind": parts[0].device_kind,
     }
     executable.seconds["compiler"] = sum(c.seconds for c in parts)
-    note = "there is no TPU here: it runs on XLA:CPU"
-    executable.notes.append(note)
+    executable.notes.append("there is no TPU here: it runs on XLA:CPU")
 
 
-def _memory(parts: Sequence[Compiled]) -> dict[str, int]:
-    """Device memory by use. Of several segments one computes at a time: temporaries do not add up."""
-    kinds = parts[0].memory
-    summed = {kind: sum(c.memory[kind] for c in parts) for kind in kinds}
-    summed["temp"] = max(c.memory["temp"] for c in parts)
-    hbm = summed["argument"] + summed["output"] + summed["temp"] + summed["generated_code"] - summed["alias"]
-    return {**summed, "hbm": hbm}
+def describe_compile(model: Model, pipeline: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """What is compiled, in words, for the explanations of the compile cache."""
+    dims = ", ".join(f"{name}={size}" for name, size in options["dims"].items())
+    return {
+        "model": model.graph.name or "",
+        "dims": dims,
+        "precision": str(options["precision"]),
+        "level": f"-O{options['level']}",
+        "pipeline": pipeline,
+    }

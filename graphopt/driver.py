@@ -231,6 +231,8 @@ def compile(
     instruments: Sequence[Instrument] = (),
     say: Callable[[str, int, int], None] | None = None,
     tick: Callable[[float], None] | None = None,
+    timeout: float | None = None,
+    cache: bool = True,
 ) -> Executable:
     """Compile a model for a target.
 
@@ -240,6 +242,8 @@ def compile(
         target: ``cpu``, ``xla-cpu``, ``cuda``, ``tensorrt``, ``tpu``, ``tpu:v5p:4x4x4``, ….
         strict: refuse (PolicyError) rather than fall back to the CPU for a part of the model.
         tick: called with the seconds that a vendor's compiler has been running.
+        timeout: seconds after which a vendor's compiler is stopped; an hour if not given.
+        cache: whether the compile cache is used (see :mod:`graphopt.cache`).
 
     A model with free dimensions is compiled per shape when it runs; ahead of time (``tpu``) every
     dimension must be bound by `dims` or `shapes`.
@@ -278,8 +282,9 @@ def compile(
     model, report, text = result.model, result.report, result.pipeline
     if chosen.is_xla:
         if chosen.kind == "tpu":
-            _require_static(model)
-        executable = lower_xla(model, chosen, report, text, options, say=say, tick=tick)
+            require_static(model)
+        compiler = {"tick": tick, "timeout_s": timeout, "cache": cache}
+        executable = lower_xla(model, chosen, report, text, options, say=say, compiler=compiler)
     else:
         executable = lower_onnxruntime(model, chosen, report, text, options, strict=strict, profiles=profiles)
     executable.notes += [
@@ -378,7 +383,8 @@ def _binding(model: Model, shapes: Mapping[str, Sequence[int | str]], dims: Dims
     return [find("bind-dims")(dims=tuple(f"{k}={v}" for k, v in sizes.items()))]
 
 
-def _require_static(model: Model) -> None:
+def require_static(model: Model) -> None:
+    """Raise UnsupportedError (GO204) naming the dimensions that are free, if any."""
     free: dict[str, list[str]] = {}
     for value in model.graph.inputs:
         for axis, dim in enumerate(value.shape.dims if value.shape is not None else ()):

@@ -33,6 +33,8 @@ CODES: dict[str, str] = {
     "GO205": "control flow whose shapes are not fixed",
     "GO206": "the target's compiler failed",
     "GO207": "the target's compiler is not installed",
+    "GO208": "the target's compiler crashed",
+    "GO209": "the target's compiler went over its time or memory limit",
     # 3xx: passes and pipelines
     "GO301": "a pass failed",
     "GO302": "a pass changed the model's interface",

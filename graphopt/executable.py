@@ -43,13 +43,15 @@ class Executable:
         target: what it was compiled for.
         model: the optimised graph.
         report: what the pipeline did, as a JSON-ready dict (schema ``graphopt.report/1``).
-        cost: cycles per node by the target compiler's estimate, as a dict; None where no such
-            compiler ran.
-        memory: device memory in bytes by use (``hbm`` is their sum); None where no compiler ran.
+        cost: cycles per node by the target compiler's estimate, what bounds each, padding and advice, as
+            a dict; None where no such compiler ran.
+        memory: device memory in bytes by use (``hbm`` is their sum, ``peak`` the most in use at once, by
+            the tensors in ``alive_at_peak``); None where no compiler ran.
         placement: what would not run on the target's accelerator, and why.
         notes: everything a user should know: what was not done, what runs elsewhere.
         manifest: the rest of what the artifact records.
         files: the target's own files by name.
+        cache: whether the compile cache had it, and what is worth knowing about that; not saved.
     """
 
     target: Target
@@ -57,12 +59,13 @@ class Executable:
     report: dict[str, Any]
     manifest: dict[str, Any]
     cost: dict[str, Any] | None = None
-    memory: dict[str, int] | None = None
+    memory: dict[str, Any] | None = None
     placement: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     files: dict[str, bytes] = dataclasses.field(default_factory=dict)
     folder: Path | None = None
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    cache: dict[str, Any] | None = None
     _session: Session | None = dataclasses.field(default=None, repr=False)
     _scratch: tempfile.TemporaryDirectory[str] | None = dataclasses.field(default=None, repr=False)
 
@@ -104,7 +107,10 @@ class Executable:
 
     def _xla_session(self) -> Session:
         xla = importlib.import_module("graphopt.xla_session")
-        static = all(isinstance(d, int) for s in self.inputs for d in s["shape"] or ["?"])
+        static = all(
+            "kind" not in s and s["shape"] is not None and all(isinstance(d, int) for d in s["shape"])
+            for s in self.inputs
+        )
 
         def note(cut: Partition) -> None:
             """What the first run found out about where the nodes run."""
@@ -222,7 +228,7 @@ class Executable:
             "placement": self.placement,
             "notes": self.notes,
             "artifact": None if self.folder is None else str(self.folder),
-            **({"seconds": self.seconds} if times else {}),
+            **({"seconds": self.seconds, "cache": self.cache} if times else {}),
         }
 
 
@@ -230,8 +236,8 @@ def _spec(value: Value) -> dict[str, Any]:
     shape = (
         None if value.shape is None else [d if isinstance(d, int) else str(d.value) for d in value.shape.dims]
     )
-    kinds = {SequenceType: "sequence", OptionalType: "optional"}
-    kind = kinds.get(type(value.type))
+    sequence, optional = isinstance(value.type, SequenceType), isinstance(value.type, OptionalType)
+    kind = "sequence" if sequence else "optional" if optional else None
     return {
         "name": value.name,
         "dtype": dtype_name(value),

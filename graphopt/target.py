@@ -34,6 +34,7 @@ class Device:
         hbm_bytes: memory of one chip, in bytes.
         hbm_bytes_per_s: memory bandwidth, in bytes per second.
         flops: peak operations per second by precision.
+        devices_per_chip: programs that run on one chip at once, each with an equal part of it.
     """
 
     name: str
@@ -45,6 +46,17 @@ class Device:
     hbm_bytes_per_s: float
     flops: dict[str, float]
     source: str
+    devices_per_chip: int = 1
+
+    def per_program(self) -> Device:
+        """The part of the chip that one program has: what its cycles, bytes and peak are held against."""
+        parts = self.devices_per_chip
+        return dataclasses.replace(
+            self,
+            hbm_bytes=self.hbm_bytes // parts,
+            hbm_bytes_per_s=self.hbm_bytes_per_s / parts,
+            flops={name: rate / parts for name, rate in self.flops.items()},
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +164,7 @@ def devices(kind: str) -> dict[str, Device]:
             hbm_bytes_per_s=row["hbm_gb_per_s"] * 1e9,
             flops={k.removesuffix("_tflops"): v * 1e12 for k, v in row.items() if k.endswith("_tflops")},
             source=row["source"],
+            devices_per_chip=row.get("devices_per_chip", 1),
         )
         for name, row in rows.items()
     }

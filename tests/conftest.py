@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import pytest
 
 # Before anything imports JAX: the tests run on the CPU whatever the machine has.
 os.environ["JAX_PLATFORMS"] = "cpu"
+
+# One compile cache for all tests of a run, and never the user's. Workers of a run inherit it.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["GRAPHOPT_CACHE_DIR"] = tempfile.mkdtemp(prefix="graphopt-test-cache-")
+    atexit.register(shutil.rmtree, os.environ["GRAPHOPT_CACHE_DIR"], ignore_errors=True)
 
 # Each test in these is quick, but there are many of them, or each starts a process: `make check`,
 # which people wait for, leaves them out.

@@ -14,6 +14,7 @@ import typer
 from graphopt.cli import failures
 from graphopt.cli.bench import bench
 from graphopt.cli.bisect import bisect
+from graphopt.cli.cache import cache
 from graphopt.cli.check import check
 from graphopt.cli.compile import compile_model
 from graphopt.cli.doctor import doctor
@@ -22,6 +23,7 @@ from graphopt.cli.inspect import inspect
 from graphopt.cli.optimize import optimize
 from graphopt.cli.output import Output
 from graphopt.cli.passes import passes
+from graphopt.cli.plan import plan
 from graphopt.cli.prune import prune
 from graphopt.cli.quantize import quantize
 from graphopt.cli.reduce import reduce
@@ -41,6 +43,7 @@ app = typer.Typer(
 )
 app.command("compile")(compile_model)
 for command in (
+    plan,
     optimize,
     quantize,
     prune,
@@ -54,6 +57,7 @@ for command in (
     reduce,
     passes,
     targets,
+    cache,
     doctor,
 ):
     app.command()(command)

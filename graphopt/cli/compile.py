@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphopt.cli import options, values
+from graphopt.cli.costs import cost_facts, show_cost
 from graphopt.cli.optimize import dumps
-from graphopt.cli.output import Output, bar, clean, duration, shape, size
+from graphopt.cli.output import Output, clean, duration, shape, size
 
 if TYPE_CHECKING:
     from graphopt.executable import Executable
-    from graphopt.target import Target
-
-TOP = 10
 
 
 def compile_model(
@@ -43,6 +41,8 @@ def compile_model(
     strict: options.Strict = False,
     verify: options.Verify = None,
     dump: options.Dump = None,
+    timeout: options.Timeout = None,
+    no_cache: options.NoCache = False,
     no_save: Annotated[bool, typer.Option("--no-save", help="Compile and report, write nothing.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Also show what every pass did.")] = False,
     json: options.Json = False,
@@ -79,6 +79,8 @@ def compile_model(
         strict=strict,
         verify=verify,
         instruments=dumps(dump),
+        timeout=timeout,
+        cache=not no_cache,
         save=destination,
         **settings,
     )
@@ -89,6 +91,8 @@ def compile_model(
 
         show_passes(output, executable.report)
     output.notes(executable.notes)
+    remark = (executable.cache or {}).get("remark")
+    output.notes([remark] if remark else [])
 
 
 def build(output: Output, model: str, *, save: Path | None = None, **arguments: Any) -> Executable:
@@ -118,11 +122,12 @@ def show(output: Output, executable: Executable, folder: Path | None) -> None:
                 f"{size(report['bytes_before'])} -> {size(report['bytes_after'])} of weights, "
                 f"{report['exactness']}",
             ),
-            ("time", ", ".join(f"{stage} {duration(spent)}" for stage, spent in seconds.items())),
+            ("time", _times(seconds, cached=bool((executable.cache or {}).get("hit")))),
             ("compiler", _compiler(executable.manifest)),
+            *cost_facts(executable.target, executable.cost, executable.memory),
         ]
     )
-    show_cost(output, executable.target, executable.cost, executable.memory)
+    show_cost(output, executable.cost, executable.memory)
     show_placement(output, executable.placement)
     if folder is not None:
         output.line()
@@ -135,56 +140,15 @@ def _signature(spec: dict[str, Any]) -> str:
     return f"{spec['name']} {str(spec['dtype']).lower()}{shape(spec['shape'])}"
 
 
+def _times(seconds: dict[str, float], *, cached: bool) -> str:
+    """The stages' times; of a compiler whose result was in the cache, so."""
+    notes = {"compiler": " (from the compile cache)"} if cached else {}
+    return ", ".join(f"{stage} {duration(spent)}{notes.get(stage, '')}" for stage, spent in seconds.items())
+
+
 def _compiler(manifest: dict[str, Any]) -> str | None:
     found = manifest.get("compiler")
     return f"{found['name']} for {found['device_kind']}, {found['topology']}" if found else None
-
-
-def show_cost(
-    output: Output, target: Target, cost: dict[str, Any] | None, memory: dict[str, int] | None
-) -> None:
-    """The compiler's estimate for the whole model, and the dearest nodes."""
-    from graphopt.target import device_of
-
-    device = device_of(target)
-    if memory is not None and "hbm" in memory:
-        room = f" of {size(device.hbm_bytes)} ({memory['hbm'] / device.hbm_bytes:.1%})" if device else ""
-        output.facts([("memory", f"{size(memory['hbm'])}{room}")])
-    if not cost:
-        return
-    total, clock = cost["total_cycles"], device.clock_hz if device else None
-    time = (
-        f", {duration(total / clock)} at {clock / 1e6:.0f} MHz"
-        if clock
-        else ", no published clock to time them"
-    )
-    output.facts([("estimate", f"{total:,} cycles{time} ({cost.get('source', 'the compiler')})")])
-    rows = [
-        (
-            row["node"],
-            row["op_type"],
-            _origins(row["origins"], row["node"]),
-            f"{row['cycles']:,.0f}",
-            f"{row['share']:.1%}",
-            bar(row["share"]),
-        )
-        for row in cost["nodes"][:TOP]
-    ]
-    if rows:
-        output.table(
-            ["node", "op", "stands for", ">cycles", ">share", ""],
-            rows,
-            title=f"dearest {len(rows)} of {len(cost['nodes'])} nodes with cycles of their own",
-        )
-    if total and cost.get("unattributed_cycles"):
-        spent = cost["unattributed_cycles"]
-        output.line(f"{spent:,.0f} cycles ({spent / total:.1%}) belong to no node: copies, transfers, layout")
-
-
-def _origins(names: list[str], own: str) -> str:
-    others = [name for name in names if name != own]
-    shown = ", ".join(others[:3])
-    return f"{shown} and {len(others) - 3} more" if len(others) > 3 else shown
 
 
 def show_placement(output: Output, placement: list[dict[str, Any]], *, listed: int = 0) -> None:

@@ -81,6 +81,19 @@ PipelineText = Annotated[
         show_default=False,
     ),
 ]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        min=0.1,
+        help="Stop the TPU compiler after this long [default: an hour].",
+        show_default=False,
+    ),
+]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Neither use nor fill the compile cache (see `graphopt cache`).")
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail rather than fall back to the CPU.")]
 Verify = Annotated[
     str | None,

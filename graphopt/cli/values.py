@@ -74,6 +74,19 @@ def fixed_dims(items: Sequence[str]) -> dict[str, int]:
     return {name: size for name, size in found.items() if isinstance(size, int)}
 
 
+def several_dims(items: Sequence[str]) -> dict[str, list[int]]:
+    """``N=8`` or ``N=1,8,32`` by dimension name, for commands that compare sizes."""
+    found: dict[str, list[int]] = {}
+    for item in items:
+        name, equals, text = item.rpartition("=")
+        parts = [part.strip() for part in text.split(",")]
+        if not equals or not name or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
+            raise _wrong("--dim", item, "NAME=8 or NAME=1,8,32")
+        _once("--dim", name, found)
+        found[name] = [int(part) for part in parts]
+    return found
+
+
 def constants(items: Sequence[str]) -> dict[str, Any]:
     """``sr=16000``, ``mask=[1,0]``, ``flag=true`` or ``w=@file.npy`` by input name."""
     found: dict[str, Any] = {}

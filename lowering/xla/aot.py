@@ -2,29 +2,37 @@
 
 libtpu compiles for every TPU generation on a plain CPU machine when it is told a topology instead
 of looking for chips. The child gets the environment that this takes; the user's process does not.
+What the child prints never reaches the user; if it dies or runs over a limit, what it was given is
+kept in a folder that replays it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import os
 import re
-import subprocess
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from graphopt import cache as caching
 from graphopt.errors import LoweringError, UnsupportedError, UsageError
+from graphopt.lowering.xla import reproducer
+from graphopt.lowering.xla.child import Ending, Tick, memory_limit, run_guarded
 from graphopt.target import Target, device_of
 
 TOPOLOGY_PREFIX = {"v7x": "tpu7x"}
 TIMEOUT_S = 3600.0
-MEMORY_BYTES = 64 << 30
+WORKER = "graphopt.lowering.xla.aot_worker"
+CACHE_FORMAT = 1
 
 _TPU_ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
@@ -37,6 +45,11 @@ _TPU_ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 
+_LEFT_OUT = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAX_ENABLE_X64", "JAX_COMPILATION_CACHE_DIR")
+"""Settings of the user's that would change what is compiled, or keep it elsewhere."""
+
+_OUTPUTS = ("executable.bin", "compiled.hlo.txt", "result.json")
+
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
@@ -48,7 +61,9 @@ class Compiled:
         memory: bytes of arguments, outputs, temporaries, aliases and generated code.
         flops, bytes_accessed: the compiler's count for the whole program.
         compiler: its name and version.
-        seconds: wall time of the child.
+        seconds: wall time of the child, or of finding it in the cache.
+        cached: whether it came from the compile cache.
+        remark: what is worth knowing about the cache: an entry was corrupt, the folder is read-only.
     """
 
     executable: bytes
@@ -60,6 +75,8 @@ class Compiled:
     compiler: str
     topology: str
     seconds: float
+    cached: bool = False
+    remark: str | None = None
 
     @property
     def hbm_bytes(self) -> int:
@@ -85,103 +102,162 @@ def compile_for_tpu(
     program: bytes,
     target: Target,
     *,
-    timeout_s: float = TIMEOUT_S,
-    memory_bytes: int = MEMORY_BYTES,
-    tick: Callable[[float], None] | None = None,
+    timeout_s: float | None = None,
+    memory_bytes: int | None = None,
+    cache: bool = True,
+    about: Mapping[str, str] | None = None,
+    tick: Tick | None = None,
+    worker: str = WORKER,
 ) -> Compiled:
     """Compile an exported program with libtpu for one chip of the target's topology.
 
     Args:
         program: what :func:`graphopt.lowering.xla.export.export_program` made, with static shapes.
-        tick: called about ten times a second with the seconds since the start (for progress).
+        timeout_s: an hour if not given.
+        memory_bytes: resident memory; by default four fifths of what is free.
+        cache: whether the compile cache is asked, and told.
+        about: words for the cache's explanations: the model, its dims, its passes.
+        tick: called some twenty times a second with the seconds since the start (for progress).
+        worker: the module that the child runs.
 
     Raises:
         UnsupportedError: GO207, libtpu is not installed.
-        LoweringError: GO206, the compiler refused the program, crashed, or went over a limit.
+        LoweringError: GO206, the compiler refused the program; GO208, it crashed; GO209, it went over a
+            limit. The last two name a folder that replays it.
     """
     if not tpu_compiler_installed():
         raise UnsupportedError(
             "GO207", "the TPU compiler is not installed", next_step="pip install 'graphopt[tpu]' adds libtpu."
         )
+    started = time.monotonic()
     name = topology_name(target)
+    key = cache_key(program, name)
+    store = caching.Cache.default() if cache else None
+    found = store.get(key, about=about) if store is not None else caching.Lookup()
+    if found.files is not None:
+        return _compiled(found.files, name, started, cached=True, remark=found.remark)
     with tempfile.TemporaryDirectory(prefix="graphopt-aot-") as scratch:
         folder = Path(scratch)
-        (folder / "program.bin").write_bytes(program)
-        request = {"platform": "tpu", "topology": {"topology_name": name}}
-        (folder / "request.json").write_text(json.dumps(request))
-        started = time.monotonic()
-        _run_worker(folder, name, timeout_s, memory_bytes, tick)
-        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
-        return Compiled(
-            executable=(folder / "executable.bin").read_bytes(),
-            hlo=(folder / "compiled.hlo.txt").read_text(),
-            memory=result["memory"],
-            flops=result["flops"],
-            bytes_accessed=result["bytes_accessed"],
-            device_kind=result["device_kind"],
-            compiler=result["compiler"],
-            topology=name,
-            seconds=time.monotonic() - started,
-        )
+        write_request(folder, program, name)
+        limits = (timeout_s or TIMEOUT_S, memory_bytes or memory_limit())
+        _run_worker(folder, name, limits, tick, worker)
+        files = {each: (folder / each).read_bytes() for each in _OUTPUTS}
+    told = store.put(key, files, about=about) if store is not None else None
+    return _compiled(files, name, started, remark=found.remark or told)
 
 
-def _run_worker(
-    folder: Path, name: str, timeout_s: float, memory_bytes: int, tick: Callable[[float], None] | None
-) -> None:
-    environment = {**os.environ, **_TPU_ENVIRONMENT, "TMPDIR": str(folder)}
-    for leaked in ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAX_ENABLE_X64"):
-        environment.pop(leaked, None)
-    log = folder / "log.txt"
-    started = time.monotonic()
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "graphopt.lowering.xla.aot_worker", str(folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
-        try:
-            while process.poll() is None:
-                elapsed = time.monotonic() - started
-                if elapsed > timeout_s:
-                    raise LoweringError(
-                        "GO206", f"the TPU compiler took over {timeout_s:.0f} s and was stopped", where=name
-                    )
-                if _resident_bytes(process.pid) > memory_bytes:
-                    raise LoweringError(
-                        "GO206",
-                        f"the TPU compiler used over {memory_bytes >> 30} GiB and was stopped",
-                        where=name,
-                    )
-                if tick is not None:
-                    tick(elapsed)
-                time.sleep(0.1)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-    if process.returncode != 0 or not (folder / "result.json").exists():
-        raise _failure(process.returncode, log.read_text(errors="replace"), name)
+def cache_key(program: bytes, topology: str) -> dict[str, str]:
+    """What the result of a compile depends on, part by part."""
+    return {
+        "program": hashlib.sha256(program).hexdigest(),
+        "target": topology,
+        "compiler": f"libtpu {_version('libtpu')}",
+        "jax": f"jax {_version('jax')}, jaxlib {_version('jaxlib')}",
+        "options": f"format {CACHE_FORMAT}",
+    }
 
 
-def _resident_bytes(pid: int) -> int:
+def _version(package: str) -> str:
     try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    match = re.search(r"VmRSS:\s+(\d+) kB", text)
-    return int(match.group(1)) * 1024 if match else 0
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
-def _failure(code: int, log: str, name: str) -> LoweringError:
-    """The compiler's own last words as an error."""
-    if code < 0:
-        return LoweringError("GO206", f"the TPU compiler was killed by signal {-code}", where=name)
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
+def write_request(folder: Path, program: bytes, topology: str) -> None:
+    """What the worker reads: the program, and what to compile it for, with the environment it needs."""
+    (folder / "program.bin").write_bytes(program)
+    request = {
+        "platform": "tpu",
+        "topology": {"topology_name": topology},
+        "environment": _TPU_ENVIRONMENT,
+        "left_out": list(_LEFT_OUT),
+    }
+    (folder / "request.json").write_text(json.dumps(request, indent=1))
+
+
+def _compiled(
+    files: Mapping[str, bytes],
+    topology: str,
+    started: float,
+    *,
+    cached: bool = False,
+    remark: str | None = None,
+) -> Compiled:
+    result: dict[str, Any] = json.loads(files["result.json"])
+    return Compiled(
+        executable=files["executable.bin"],
+        hlo=files["compiled.hlo.txt"].decode(),
+        memory=result["memory"],
+        flops=result["flops"],
+        bytes_accessed=result["bytes_accessed"],
+        device_kind=result["device_kind"],
+        compiler=result["compiler"],
+        topology=topology,
+        seconds=time.monotonic() - started,
+        cached=cached,
+        remark=remark,
+    )
+
+
+def _run_worker(folder: Path, name: str, limits: tuple[float, int], tick: Tick | None, worker: str) -> None:
+    environment = {**os.environ, **_TPU_ENVIRONMENT, "TMPDIR": str(folder)}
+    for leaked in _LEFT_OUT:
+        environment.pop(leaked, None)
+    timeout_s, memory_bytes = limits
+    ending = run_guarded(
+        [sys.executable, "-m", worker, str(folder)],
+        environment,
+        folder / "log.txt",
+        timeout_s=timeout_s,
+        memory_bytes=memory_bytes,
+        tick=tick,
+    )
+    if ending.kind != "ok" or not all((folder / each).exists() for each in _OUTPUTS):
+        raise _failure(ending, folder, name, limits, worker)
+
+
+def _failure(
+    ending: Ending, folder: Path, name: str, limits: tuple[float, int], worker: str
+) -> LoweringError:
+    """What became of the compiler, as an error."""
+    if ending.kind in ("failed", "ok"):
+        refusal = _refusal(ending, name)
+        if refusal is not None:
+            return refusal
+    timeout_s, memory_bytes = limits
+    code, message = {
+        "timeout": ("GO209", f"the TPU compiler took over {timeout_s:g} s and was stopped"),
+        "memory": ("GO209", f"the TPU compiler used over {memory_bytes / 2**30:.1f} GiB and was stopped"),
+        "killed": ("GO208", f"the TPU compiler was killed by {_signal(ending.number)}"),
+    }.get(ending.kind, ("GO208", f"the TPU compiler ended with exit code {ending.number} and no result"))
+    saved = reproducer.keep(folder, ending, f"{code} {message}", worker)
+    longer = {"timeout": "Allow more with --timeout. ", "memory": "Free some memory. "}.get(ending.kind, "")
+    step = f"{longer}`{saved.command}` replays it." if saved else longer.strip() or None
+    details = {"reproducer": str(saved.folder), "replay": saved.command} if saved else None
+    return LoweringError(code, message, where=name, found=_fatal(ending.log), next_step=step, details=details)
+
+
+def _fatal(log: str) -> str | None:
+    """The line in which a compiler says why it aborts; the rest of what it prints is in the reproducer."""
+    lines = [x.strip() for x in log.splitlines() if re.match(r"\s*F\d{4} |.*Check failed", x)]
+    return lines[-1][:300] if lines else None
+
+
+def _signal(number: int) -> str:
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:
+        return f"signal {number}"
+
+
+def _refusal(ending: Ending, name: str) -> LoweringError | None:
+    """The compiler's own last words as an error; None if it did not say any."""
+    lines = [line.strip() for line in ending.log.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b.*:", line)]
-    reason = errors[-1] if errors else (lines[-1] if lines else f"exit code {code}")
+    if not errors:
+        return None
+    reason = errors[-1]
     if "hbm" in reason.lower() and ("RESOURCE_EXHAUSTED" in reason or "exceed" in reason.lower()):
         return LoweringError(
             "GO206",

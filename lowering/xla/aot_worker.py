@@ -8,6 +8,7 @@ process of its own so that the compiler's environment, messages, memory and cras
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from typing import Any
 def main(folder: Path) -> None:
     """Compile the program in `folder` as its request says."""
     request = json.loads((folder / "request.json").read_text())
+    # Before JAX loads the compiler. The parent has set it too; a replay by hand has not.
+    os.environ.update(request["environment"])
+    for name in request["left_out"]:
+        os.environ.pop(name, None)
     import jax
     from jax import export
     from jax.experimental import topologies

@@ -1,54 +1,113 @@
-"""Costs laid back on the nodes: the compiler's estimated cycles per instruction, by named scope.
+"""Costs laid back on the nodes: what each instruction of a compiled module costs, by named scope.
 
 The TPU compiler writes its own estimate of cycles on each instruction of the scheduled module. A
 fusion's cycles are shared out among the nodes whose instructions it holds, in proportion to their
-work; loops count their trip count; of a conditional the dearer branch counts. Copies that the
-compiler added belong to the node that they serve. Totals add up: what serves no node is its own row.
+work; loops count as often as they run; of a conditional the dearer branch counts. Copies that the
+compiler added belong to the node that they serve. Cycles are shared in whole numbers, so that totals
+add up exactly: what serves no node is its own row.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
 from typing import Any
 
 from graphopt.ir import Model
 from graphopt.ir.provenance import origins
 from graphopt.lowering.xla.emit import SCOPE, scope_names
+from graphopt.lowering.xla.hlo import HBM, UNATTRIBUTED, VMEM, Computations, Instruction, parse_module
+from graphopt.lowering.xla.trips import trip_count
+from graphopt.lowering.xla.work import MATRIX_UNIT, VIEWS, Contraction, contraction, contractions, hbm_bytes
+from graphopt.target import Device
 
-_HEADER = re.compile(r"^(ENTRY\s+)?%?([\w.\-]+)\s*\(.*\)\s*->.*\{\s*$")
-_INSTRUCTION = re.compile(r"^\s*(?:ROOT\s+)?%?([\w.\-]+)\s*=\s*(.*)$")
-_SHAPE = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
-_OPCODE = re.compile(r"(?:^|\s)([a-z][a-z0-9\-]*)\(")
-_OP_NAME = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
-_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_CALLED = re.compile(r"(?:calls|body|condition|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-_OPERANDS = re.compile(r"%([\w.\-]+)")
-_CONTRACTING = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
+BOUND_SHARE = 0.5
+"""A node is bound by its matrix unit or its memory if that alone takes this share of its cycles."""
 
-UNATTRIBUTED = -1
+FIXED_CYCLES = 2500
+"""An instruction of fewer cycles does next to nothing but start: an empty one takes about 1,800."""
+
+_LAYOUT = frozenset({"copy", "transpose"})
+_FREE = frozenset({"broadcast", "iota"})  # within a fusion: operands of what counts
+_RATES = {"s8": "int8", "u8": "int8", "s4": "int8", "u4": "int8", "s2": "int8", "u2": "int8"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Instruction:
-    """One HLO instruction, as far as costs need it."""
+@dataclasses.dataclass
+class Work:
+    """What is spent, in sum.
 
-    name: str
-    opcode: str
-    elements: int
-    dims: tuple[int, ...]
-    operands: tuple[str, ...]
-    node: int
-    cycles: int
-    trips: int
-    called: tuple[str, ...]
-    branches: tuple[str, ...]
-    contracting: tuple[int, ...]
+    Attributes:
+        cycles: by the compiler's estimate.
+        flops: operations of contractions.
+        occupied_flops: what the matrix units do for them, idle rows and passes counted, by their rate
+            (bf16, int8, fp8).
+        used_bytes, padded_bytes: of the tensors made, the numbers alone and with their tiles full.
+        layout_cycles: of copies and transposes.
+        fixed_cycles: of instructions that do little but start.
+        float32_cycles: of contractions of float32 that take several passes.
+        instructions, silent: how many run, and how many of them the compiler gives no cycles.
+    """
+
+    cycles: int = 0
+    flops: int = 0
+    occupied_flops: Counter[str] = dataclasses.field(default_factory=Counter)
+    hbm_bytes: int = 0
+    used_bytes: int = 0
+    padded_bytes: int = 0
+    layout_cycles: int = 0
+    fixed_cycles: int = 0
+    float32_cycles: int = 0
+    instructions: int = 0
+    silent: int = 0
+
+    def add(self, other: Work, times: int = 1) -> None:
+        """Add `other`, `times` times. Tensors of a loop's body are the same in each turn: they count once."""
+        for field in dataclasses.fields(Work):
+            if field.name == "occupied_flops":
+                for rate, flops in other.occupied_flops.items():
+                    self.occupied_flops[rate] += flops * times
+            else:
+                factor = 1 if field.name in ("used_bytes", "padded_bytes") else times
+                added = getattr(self, field.name) + getattr(other, field.name) * factor
+                setattr(self, field.name, added)
+
+    def matrix_seconds(self, device: Device) -> float:
+        """The least time its contractions take at the device's peak."""
+        peak = device.flops
+        return sum(n / peak.get(rate, peak["bf16"]) for rate, n in self.occupied_flops.items())
+
+    def memory_seconds(self, device: Device) -> float:
+        """The least time its bytes take at the device's bandwidth."""
+        return self.hbm_bytes / device.hbm_bytes_per_s
+
+    def bound(self, device: Device) -> str:
+        """``MXU`` or ``HBM`` if that takes at least :data:`BOUND_SHARE` of the cycles, else ``vector``.
+
+        Without a published clock, the larger of the two, or vector where there is neither.
+        """
+        matrix, memory = self.matrix_seconds(device), self.memory_seconds(device)
+        if device.clock_hz is None:
+            return "vector" if not matrix and not memory else "MXU" if matrix > memory else "HBM"
+        if max(matrix, memory) < BOUND_SHARE * self.cycles / device.clock_hz or not (matrix or memory):
+            return "vector"
+        return "MXU" if matrix > memory else "HBM"
+
+    def mfu(self, device: Device) -> float | None:
+        """Operations against what the peak in bfloat16 would do in its time; None without a clock."""
+        seconds = self.seconds(device)
+        return (
+            None if seconds is None else (self.flops / (seconds * device.flops["bf16"]) if seconds else 0.0)
+        )
+
+    def seconds(self, device: Device) -> float | None:
+        """The time of its cycles, or of its bytes if they take longer; None without a published clock.
+
+        The schedule overlaps copies from HBM with work and gives them no cycles, but where the bytes
+        need longer than the work the device waits for them.
+        """
+        if device.clock_hz is None:
+            return None
+        return max(self.cycles / device.clock_hz, self.memory_seconds(device))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,101 +117,184 @@ class NodeCost:
     node: str
     op_type: str
     origins: tuple[str, ...]
-    cycles: float
+    work: Work
     share: float
+
+    @property
+    def cycles(self) -> int:
+        """Estimated cycles."""
+        return self.work.cycles
+
+    def to_json(self, device: Device | None) -> dict[str, Any]:
+        """The node's row, JSON-ready."""
+        work = self.work
+        row: dict[str, Any] = {
+            "node": self.node,
+            "op_type": self.op_type,
+            "origins": list(self.origins),
+            "cycles": work.cycles,
+            "share": round(self.share, 6),
+            "flops": work.flops,
+            "hbm_bytes": work.hbm_bytes,
+            "padding": {"used_bytes": work.used_bytes, "padded_bytes": work.padded_bytes},
+        }
+        if device is not None:
+            mfu = work.mfu(device)
+            row["bound"] = work.bound(device)
+            row["mfu"] = None if mfu is None else round(mfu, 6)
+        return row
 
 
 @dataclasses.dataclass(frozen=True)
 class CompiledCost:
-    """Cycles of one compiled module, by node, dearest first; `unattributed` belongs to no node."""
+    """Costs of one compiled module, by node, dearest first; `unattributed` belongs to no node.
 
-    total_cycles: float
-    unattributed_cycles: float
+    Attributes:
+        open_loops: loops whose trip count the compiler does not know; their bodies count once.
+    """
+
+    total: Work
+    unattributed: Work
     nodes: tuple[NodeCost, ...]
+    open_loops: int
 
-    def to_json(self) -> dict[str, Any]:
-        """The costs as a JSON-ready dict."""
-        return {
-            "total_cycles": round(self.total_cycles),
-            "unattributed_cycles": round(self.unattributed_cycles, 1),
-            "nodes": [
-                {
-                    "node": n.node,
-                    "op_type": n.op_type,
-                    "origins": list(n.origins),
-                    "cycles": round(n.cycles, 1),
-                    "share": round(n.share, 6),
-                }
-                for n in self.nodes
-            ],
-        }
-
-
-def combined(costs: Sequence[CompiledCost]) -> CompiledCost:
-    """The cost of programs that run one after another."""
-    total = sum(c.total_cycles for c in costs)
-    rows = (dataclasses.replace(n, share=n.cycles / total if total else 0.0) for c in costs for n in c.nodes)
-    return CompiledCost(
-        total,
-        sum(c.unattributed_cycles for c in costs),
-        tuple(sorted(rows, key=lambda n: (-n.cycles, n.node))),
-    )
+    @property
+    def total_cycles(self) -> int:
+        """Cycles of the whole schedule."""
+        return self.total.cycles
 
 
 def node_costs(hlo: str, model: Model) -> CompiledCost:
-    """The cycles of the module `hlo`, which was compiled from `model`, per node."""
+    """The costs of the module `hlo`, which was compiled from `model`, per node."""
+    computations, entry = parse_module(hlo)
+    return costs_of(computations, entry, model)
+
+
+def costs_of(computations: Computations, entry: str | None, model: Model) -> CompiledCost:
+    """The costs of a module that is parsed already."""
     by_index = {int(SCOPE.match(name).group(1)): node for name, node in scope_names(model).items()}  # type: ignore[union-attr]
-    cycles = cycles_by_scope(hlo)
-    total = sum(cycles.values())
+    spent = _computation_work(entry, computations, {}) if entry is not None else {}
+    total, unattributed = Work(), Work()
+    for index, work in spent.items():
+        total.add(work)
+        if index not in by_index:
+            unattributed.add(work)
     rows = [
-        NodeCost(node.name or "", node.op_type, origins(node), spent, spent / total if total else 0.0)
-        for index, spent in cycles.items()
-        if index != UNATTRIBUTED and (node := by_index.get(index)) is not None
+        NodeCost(
+            node.name or "",
+            node.op_type,
+            origins(node),
+            work,
+            work.cycles / total.cycles if total.cycles else 0.0,
+        )
+        for index, work in spent.items()
+        if (node := by_index.get(index)) is not None and (work.cycles or work.hbm_bytes)
     ]
-    rows.sort(key=lambda row: (-row.cycles, row.node))
-    unattributed = sum((spent for index, spent in cycles.items() if index not in by_index), 0.0)
-    return CompiledCost(total, unattributed, tuple(rows))
+    rows.sort(key=lambda row: (-row.cycles, -row.work.hbm_bytes, row.node))
+    loops = sum(
+        i.opcode == "while" and trip_count(i, {i.name: i for i in items}, computations) is None
+        for items in computations.values()
+        for i in items
+    )
+    return CompiledCost(total, unattributed, tuple(rows), loops)
 
 
-def cycles_by_scope(hlo: str) -> dict[int, float]:
+def cycles_by_scope(hlo: str) -> dict[int, int]:
     """Estimated cycles by scope number (:data:`UNATTRIBUTED` for none), over the whole schedule."""
     computations, entry = parse_module(hlo)
-    totals: dict[int, float] = defaultdict(float)
-    if entry is not None:
-        for node, cycles in _computation_cycles(entry, computations, {}).items():
-            totals[node] += cycles
-    return dict(totals)
+    spent = _computation_work(entry, computations, {}) if entry is not None else {}
+    return {node: work.cycles for node, work in spent.items() if work.cycles}
 
 
-def _computation_cycles(
-    name: str, computations: dict[str, list[Instruction]], memo: dict[str, dict[int, float]]
-) -> dict[int, float]:
+Spent = dict[int, Work]
+
+
+def _computation_work(name: str, computations: Computations, memo: dict[str, Spent]) -> Spent:
     if name in memo:
         return memo[name]
     memo[name] = {}  # HLO has no recursion; this only guards against a malformed text
-    totals: dict[int, float] = defaultdict(float)
-    for item in _with_owners(computations.get(name, [])):
+    totals: Spent = defaultdict(Work)
+    items = with_owners(computations.get(name, []))
+    shapes = {item.name: item for item in items}
+    for item in items:
         if item.opcode == "while":
+            item = dataclasses.replace(item, trips=trip_count(item, shapes, computations) or 1)
             for called in item.called:
-                for node, cycles in _computation_cycles(called, computations, memo).items():
-                    totals[_inherit(node, item)] += cycles * item.trips
+                _merge(totals, _computation_work(called, computations, memo), item)
         elif item.opcode == "conditional":
-            branches = [_computation_cycles(b, computations, memo) for b in (*item.branches, *item.called)]
-            dearest = max(branches, key=lambda b: sum(b.values()), default={})
-            for node, cycles in dearest.items():
-                totals[_inherit(node, item)] += cycles
-        elif item.opcode in ("call", "async-start") and not item.cycles:
+            branches = [_computation_work(b, computations, memo) for b in (*item.branches, *item.called)]
+            dearest = max(branches, key=lambda b: sum(w.cycles for w in b.values()), default={})
+            _merge(totals, dearest, item)
+        elif item.opcode in ("call", "async-start") and item.cycles is None:
             for called in item.called:
-                for node, cycles in _computation_cycles(called, computations, memo).items():
-                    totals[_inherit(node, item)] += cycles
-        elif item.cycles:
-            for node, part in _shares(item, computations).items():
-                totals[node] += item.cycles * part
+                _merge(totals, _computation_work(called, computations, memo), item)
+        else:
+            _spend(item, shapes, computations, totals)
     memo[name] = dict(totals)
     return memo[name]
 
 
-def _with_owners(items: list[Instruction]) -> list[Instruction]:
+def _merge(totals: Spent, inner: Spent, caller: Instruction) -> None:
+    """Add a called computation's work; what has no node of its own there is its caller's."""
+    for node, work in inner.items():
+        totals[caller.node if node == UNATTRIBUTED else node].add(work, caller.trips or 1)
+
+
+def _spend(item: Instruction, shapes: dict[str, Instruction], modules: Computations, totals: Spent) -> None:
+    parts = _shares(item, modules)
+    moved = hbm_bytes(item, shapes, modules)
+    found = contractions(item, shapes, modules)
+    cycles = item.cycles or 0
+    is_layout = item.opcode in _LAYOUT or (item.opcode == "fusion" and _only_moves(item, modules))
+    for one in found:
+        work = totals[item.node if one.node == UNATTRIBUTED else one.node]
+        work.flops += one.flops
+        work.occupied_flops[_rate(one)] += one.occupied_flops
+    several = any(one.passes > 1 for one in found)
+    for node, part in apportion(cycles, parts).items():
+        work = totals[node]
+        work.cycles += part
+        work.layout_cycles += part if is_layout else 0
+        work.fixed_cycles += part if cycles < FIXED_CYCLES else 0
+        work.float32_cycles += part if several else 0
+    for node, part in apportion(moved, parts).items():
+        totals[node].hbm_bytes += part
+    own = totals[item.node]
+    if item.opcode == "parameter" or (
+        item.opcode not in VIEWS and not item.opcode.endswith(("-start", "-done"))
+    ):
+        here = [s for s in item.shapes if s.space in (HBM, VMEM)]
+        own.used_bytes += sum(s.used_bytes for s in here)
+        own.padded_bytes += sum(s.padded_bytes for s in here)
+        if item.opcode != "parameter":
+            own.instructions += 1
+            own.silent += item.cycles is None
+
+
+def _rate(one: Contraction) -> str:
+    return "fp8" if one.dtype.startswith("f8") else _RATES.get(one.dtype, "bf16")
+
+
+def _only_moves(item: Instruction, modules: Computations) -> bool:
+    """Whether a fusion only moves numbers to other places."""
+    inside = {i.opcode for name in item.called for i in modules.get(name, [])}
+    return bool(inside & _LAYOUT) and inside <= _LAYOUT | {"parameter", "bitcast", "reshape", "tuple"}
+
+
+def apportion(total: int, weights: dict[int, float]) -> dict[int, int]:
+    """`total` in whole parts that sum to it, in proportion to `weights` (largest remainders first)."""
+    whole = sum(weights.values())
+    if not whole or not total:
+        return {next(iter(weights), UNATTRIBUTED): total} if total else {}
+    exact = {key: total * weight / whole for key, weight in weights.items()}
+    parts = {key: int(value) for key, value in exact.items()}
+    missing = total - sum(parts.values())
+    for key in sorted(exact, key=lambda k: (parts[k] - exact[k], k))[:missing]:
+        parts[key] += 1
+    return parts
+
+
+def with_owners(items: list[Instruction]) -> list[Instruction]:
     """The instructions, those that no node emitted given to the node that they serve.
 
     The compiler adds copies into other layouts and the like. They serve the first user downstream
@@ -171,30 +313,21 @@ def _with_owners(items: list[Instruction]) -> list[Instruction]:
     return [dataclasses.replace(item, node=scopes[item.name]) for item in items]
 
 
-def _inherit(node: int, caller: Instruction) -> int:
-    return caller.node if node == UNATTRIBUTED else node
-
-
-def _shares(item: Instruction, computations: dict[str, list[Instruction]]) -> dict[int, float]:
-    """How the cycles of one instruction are divided among nodes; the parts sum to one."""
+def _shares(item: Instruction, computations: Computations) -> dict[int, float]:
+    """How one instruction's cost is divided among nodes, by weight."""
     if item.opcode != "fusion" or not item.called:
         return {item.node: 1.0}
     work: dict[int, float] = defaultdict(float)
     for called in item.called:
         _add_work(called, computations, work, depth=0)
     work.pop(UNATTRIBUTED, None)  # converts and constants that came with the others
-    total = sum(work.values())
-    if not total:
-        return {item.node: 1.0}
-    return {node: part / total for node, part in work.items()}
+    return dict(work) if sum(work.values()) else {item.node: 1.0}
 
 
-def _add_work(
-    name: str, computations: dict[str, list[Instruction]], work: dict[int, float], depth: int
-) -> None:
+def _add_work(name: str, computations: Computations, work: dict[int, float], depth: int) -> None:
     shapes = {i.name: i for i in computations.get(name, [])}
     for item in shapes.values():
-        if item.opcode in ("parameter", "constant", "bitcast", "get-tuple-element", "tuple"):
+        if item.opcode in VIEWS or item.opcode in _FREE:
             continue
         if item.opcode == "fusion" and item.called and depth < 8:
             for called in item.called:
@@ -204,79 +337,12 @@ def _add_work(
 
 
 def _work(item: Instruction, shapes: dict[str, Instruction]) -> float:
-    """Elements touched; for contractions the multiply-adds, over the width of a matrix unit's row."""
+    """Elements touched; for contractions, times what a matrix unit contracts at once, and its passes."""
+    one = contraction(item, shapes)
+    if one is not None:
+        length = -(-one.flops // max(2 * item.elements, 1))
+        return float(item.elements * one.passes * max(1, -(-length // MATRIX_UNIT)))
     operands = [shapes[o] for o in item.operands if o in shapes]
-    if item.opcode == "dot" and operands:
-        k = math.prod(operands[0].dims[d] for d in item.contracting if d < len(operands[0].dims))
-        return max(item.elements * k / 128, item.elements)
-    if item.opcode == "convolution" and len(operands) > 1:
-        kernel = math.prod(operands[1].dims) or 1
-        return max(item.elements * kernel / max(operands[1].dims[-1:] or (1,)) / 128, item.elements)
     if item.opcode in ("reduce", "reduce-window") and operands:
         return float(max(operands[0].elements, item.elements))
     return float(item.elements)
-
-
-def parse_module(hlo: str) -> tuple[dict[str, list[Instruction]], str | None]:
-    """The computations of an HLO text by name, and the entry's name."""
-    computations: dict[str, list[Instruction]] = {}
-    entry = None
-    current: list[Instruction] | None = None
-    for line in hlo.splitlines():
-        header = _HEADER.match(line)
-        if header is not None:
-            current = computations.setdefault(header.group(2), [])
-            entry = header.group(2) if header.group(1) else entry
-        elif line.startswith("}"):
-            current = None
-        elif current is not None:
-            instruction = _parse_instruction(line)
-            if instruction is not None:
-                current.append(instruction)
-    return computations, entry
-
-
-def _parse_instruction(line: str) -> Instruction | None:
-    match = _INSTRUCTION.match(line)
-    if match is None:
-        return None
-    name, rest = match.groups()
-    opcode = _OPCODE.search(rest)
-    if opcode is None:
-        return None
-    result, _, tail = rest.partition(opcode.group(0))
-    shapes = [tuple(int(d) for d in dims.split(",") if d) for _, dims in _SHAPE.findall(result)]
-    arguments = tail[: _closing(tail)]
-    attributes = tail[len(arguments) :]
-    scope = _OP_NAME.search(attributes)
-    numbers = SCOPE.findall(scope.group(1)) if scope else []
-    cycles = _CYCLES.search(attributes)
-    trips = _TRIPS.search(attributes)
-    branches = _BRANCHES.search(attributes)
-    contracting = _CONTRACTING.search(attributes)
-    return Instruction(
-        name=name,
-        opcode=opcode.group(1),
-        elements=max((math.prod(s) for s in shapes), default=0),
-        dims=shapes[0] if shapes else (),
-        operands=tuple(_OPERANDS.findall(arguments)),
-        node=int(numbers[-1]) if numbers else UNATTRIBUTED,
-        cycles=int(cycles.group(1)) if cycles else 0,
-        trips=int(trips.group(1)) if trips else 1,
-        called=tuple(_CALLED.findall(attributes)),
-        branches=tuple(re.findall(r"%?([\w.\-]+)", branches.group(1))) if branches else (),
-        contracting=tuple(int(d) for d in contracting.group(1).split(",") if d) if contracting else (),
-    )
-
-
-def _closing(text: str) -> int:
-    """The position of the parenthesis that closes the operand list."""
-    depth = 1
-    for position, character in enumerate(text):
-        if character == "(":
-            depth += 1
-        elif character == ")":
-            depth -= 1
-            if depth == 0:
-                return position
-    return len(text)

@@ -118,7 +118,18 @@ def test_interrupting_the_tpu_compiler(tmp_path: Path, number: signal.Signals) -
     scratch = tmp_path / "tmp"
     scratch.mkdir()
     process = start(
-        *("compile", MNIST, "--target", "tpu", "--dim", "batch=8", "-o", tmp_path / "made", "-v"),
+        *(
+            "compile",
+            MNIST,
+            "--target",
+            "tpu",
+            "--dim",
+            "batch=8",
+            "-o",
+            tmp_path / "made",
+            "-v",
+            "--no-cache",
+        ),
         cwd=tmp_path,
         TMPDIR=str(scratch),
     )

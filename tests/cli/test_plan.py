@@ -1,0 +1,154 @@
+"""graphopt plan and graphopt cache."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from cli.conftest import Cli, Outcome
+
+from graphopt import planning
+from graphopt.lowering.xla import aot
+
+HERE = Path(__file__).resolve().parent
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Compiles go to real child processes of a planted compiler; the file counts them."""
+    path = os.pathsep.join(filter(None, (str(HERE.parent / "lowering"), os.environ.get("PYTHONPATH"))))
+    monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.setenv("GRAPHOPT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("PLANTED", "count")
+    monkeypatch.setenv("PLANTED_COUNT", str(tmp_path / "count"))
+    monkeypatch.setattr(aot, "tpu_compiler_installed", lambda: True)
+    monkeypatch.setattr(
+        aot, "compile_for_tpu", functools.partial(aot.compile_for_tpu, worker="planted_worker")
+    )
+    return tmp_path / "count"
+
+
+def test_rows_for_each_size_and_target(cli: Cli, relu_model: Path, planted: Path) -> None:
+    outcome = cli("plan", relu_model, "--targets", "v5e,tpu:v6e", "--dim", "N=1,8", "--json")
+    assert outcome.code == 0, outcome.err
+    rows = outcome.json["rows"]
+    assert [(r["dims"]["N"], r["target"]) for r in rows] == [
+        (1, "tpu:v5e"),
+        (1, "tpu:v6e"),
+        (8, "tpu:v5e"),
+        (8, "tpu:v6e"),
+    ]
+    assert [r["batch"] for r in rows] == [1, 1, 8, 8]
+    assert all(r["fits"] for r in rows)
+    assert planted.read_text() == "xxxx"
+    again = cli("plan", relu_model, "--targets", "v5e", "--dim", "N=8,16", "--jobs", 1)
+    assert again.code == 0
+    assert "items/s/chip" in again.out
+    assert planted.read_text() == "xxxxx"  # 8 was there already
+    told = cli("cache", "explain")
+    assert told.out.startswith(
+        "the last lookup missed: relu N=16 for v5e:2x2; the nearest entry differs in\n"
+    )
+    assert "dims N=8 -> N=16" in told.out
+    assert cli("plan", relu_model, "--targets", "v5e", "--dim", "N=16").code == 0
+    told = cli("cache", "explain")
+    assert "the last lookup hit: relu N=16" in told.out
+    assert "dims N=8 -> N=16" in told.out
+    assert cli("cache", "info", "--json").json["entries"] == 5
+    assert cli("cache", "clear", "--json").json["entries"] == 5
+    assert cli("cache", "clear").out.startswith("removed 0 entries")
+
+
+def test_compilers_run_at_once(relu_model: Path, planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLANTED_SECONDS", "1")
+    started = time.monotonic()
+    planning.plan(relu_model, ["v5e", "v6e", "v5p"], {"N": 4}, jobs=3)
+    assert time.monotonic() - started < 2.5
+    assert planted.read_text() == "xxx"
+
+
+def test_what_fails_for_one_row_hides_no_other(cli: Cli, relu_model: Path, planted: Path) -> None:
+    outcome = cli("plan", relu_model, "--targets", "v5e", "--dim", "N=2", "--dim", "M=3,4", "--json")
+    assert outcome.code == 2  # no such dimension in any row
+    assert {r["error"]["code"] for r in outcome.json["rows"]} == {"GO701"}
+    free = cli("plan", relu_model, "--targets", "v5e")
+    assert free.code == 3
+    assert "GO204" in free.out
+
+
+def test_a_plan_says_what_it_takes(cli: Cli, relu_model: Path) -> None:
+    assert cli("plan", relu_model, "--targets", "cpu").code == 2
+    assert cli("plan", relu_model, "--targets", "v99").code == 2
+    assert cli("plan", relu_model, "--targets", "").code == 2
+    assert cli("plan", relu_model, "--dim", "N=a").code == 2
+    assert cli("plan", relu_model, "--dim", f"N={','.join(map(str, range(1, 40)))}").code == 2
+    assert cli("cache", "burn").code == 2
+
+
+def test_a_cache_that_was_never_used(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHOPT_CACHE_DIR", str(tmp_path / "none"))
+    assert "no lookup yet" in cli("cache", "explain").out
+    assert cli("cache", "info", "--json").json["entries"] == 0
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.tpu_compiler
+def test_a_plan_by_the_real_compiler(cli: Cli, relu_model: Path) -> None:
+    pytest.importorskip(
+        "libtpu", reason="NOT TESTED: compiling for TPUs needs libtpu (pip install 'graphopt[tpu]')"
+    )
+    outcome = cli("plan", relu_model, "--targets", "v5e,v5e:9x9,v7x", "--dim", "N=8", "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err == ""
+    first, bad, last = outcome.json["rows"]
+    assert bad["error"]["code"] == "GO206"
+    for row in (first, last):
+        assert row["cycles"] > 0 and row["seconds"] > 0 and row["error"] is None
+        assert row["items_per_second_per_chip"] == pytest.approx(8 * row["devices_per_chip"] / row["seconds"])
+    shown = cli("plan", relu_model, "--targets", "v5e,v5e:9x9,v7x", "--dim", "N=8")
+    assert "not compiled" in shown.out
+    assert "tpu:v7x" in shown.out
+    hit = json.loads(json.dumps(outcome.json))["rows"][0]
+    assert hit["hbm_device_bytes"] == 16 << 30
+
+
+def compile_planted(cli: Cli, model: Path, *options: object) -> Outcome:
+    return cli("compile", model, "--target", "tpu:v5e", "--dim", "N=8", "--no-save", *options)
+
+
+def test_a_hang_is_told_with_what_replays_it(
+    cli: Cli, relu_model: Path, planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLANTED", "hang")
+    monkeypatch.setenv("PLANTED_PID", str(tmp_path / "pid"))
+    outcome = compile_planted(cli, relu_model, "--timeout", 0.5)
+    assert outcome.code == 3
+    assert outcome.err.startswith("GO209 the TPU compiler took over 0.5 s")
+    assert "chatter" not in outcome.err
+    assert "-m planted_worker" in outcome.err
+    assert "Traceback" not in outcome.err
+    (folder,) = (tmp_path / "cache/reproducers").iterdir()
+    assert str(folder) in outcome.err
+    planned = cli("plan", relu_model, "--targets", "v5e", "--dim", "N=8", "--timeout", 0.5)
+    assert planned.code == 3
+    assert "tpu:v5e N=8: GO209" in planned.out
+
+
+def test_compiling_twice_and_without_the_cache(
+    cli: Cli, relu_model: Path, planted: Path, tmp_path: Path
+) -> None:
+    assert "from the compile cache" not in compile_planted(cli, relu_model).out
+    assert "from the compile cache" in compile_planted(cli, relu_model).out
+    assert "from the compile cache" not in compile_planted(cli, relu_model, "--no-cache").out
+    assert planted.read_text() == "xx"
+    (entry,) = (tmp_path / "cache/entries").iterdir()
+    entry.write_bytes(entry.read_bytes()[:-1])
+    again = compile_planted(cli, relu_model)
+    assert again.code == 0
+    assert "an entry of the compile cache was corrupt" in again.err
+    assert planted.read_text() == "xxx"
+    assert compile_planted(cli, relu_model, "--json").json["cache"]["hit"]
