@@ -2,7 +2,7 @@
 
 A case fails the run if it gives other results than the suite expects and `expected_failures.toml` does
 not say why, and also if that file lists it and it passes. Cases with operators that have no lowering
-are expected failures without being listed, and so are models of opsets that ingest refuses.
+are expected failures without being listed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import tomllib
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import onnx
 import pytest
 from checking import run_xla
 from onnx_backend.backend_cases import Case, all_cases, assert_similar
@@ -22,7 +21,6 @@ from graphopt.ir.io import load
 
 pytestmark = pytest.mark.slow
 
-OLDEST_OPSET = 7
 EXPECTATIONS = Path(__file__).parent / "expected_failures.toml"
 
 
@@ -62,18 +60,11 @@ def without_lowering(model: Model) -> list[str]:
     )
 
 
-def opset_of(proto: onnx.ModelProto) -> int:
-    """The default-domain opset that a model imports."""
-    return max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=1)
-
-
 def test_backend_case(case: Case) -> None:
     reason = reason_to_fail(case.name)
     try:
         run_case(case)
     except (AssertionError, GraphoptError) as error:
-        if reason is None and opset_of(case.model) < OLDEST_OPSET:
-            reason = f"its opset is older than {OLDEST_OPSET}"
         if reason is None:
             raise
         pytest.xfail(f"{reason} [{str(error).splitlines()[0][:80] if str(error) else type(error).__name__}]")
