@@ -139,7 +139,7 @@ def run_xla(
 
     bound = dict(constants or {})
     while True:
-        shapes = {k: getattr(v, "shape", ()) for k, v in feeds.items()}  # sequences have none: refused later
+        shapes = {k: _shape_of(v) for k, v in feeds.items()}
         program = build_program(model, shapes, constants=bound)
         fed = {k: v for k, v in feeds.items() if k not in bound}
         try:
@@ -151,6 +151,13 @@ def run_xla(
             if not missing:
                 raise
             bound.update({name: np.asarray(feeds[name]) for name in missing})
+
+
+def _shape_of(fed: Any) -> Any:
+    """The shape of an array, those of a sequence's items, None for an absent optional."""
+    if isinstance(fed, list):
+        return [_shape_of(item) for item in fed]
+    return None if fed is None else np.asarray(fed).shape
 
 
 def _on_host(result: Any) -> Any:

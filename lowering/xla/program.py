@@ -17,7 +17,15 @@ import jax
 import numpy as np
 
 from graphopt.errors import UnsupportedError, UsageError
-from graphopt.ir import DataType, Model, SequenceType, SymbolicDim, TensorProtocol, Value
+from graphopt.ir import (
+    DataType,
+    Model,
+    OptionalType,
+    SequenceType,
+    SymbolicDim,
+    TensorProtocol,
+    Value,
+)
 from graphopt.lowering.xla.dtypes import numpy_dtype
 from graphopt.lowering.xla.emit import INLINE_ELEMENTS, Emitter, Operand, as_array
 
@@ -75,7 +83,7 @@ class Program:
     model: Model
     function: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
     weights: dict[str, Value]
-    inputs: dict[str, jax.ShapeDtypeStruct]
+    inputs: dict[str, Any]  # jax.ShapeDtypeStruct; lists of them for sequences, None for absent optionals
     constants: dict[str, np.ndarray]
 
     def weight_structs(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -93,7 +101,7 @@ class Program:
 
 def build_program(
     model: Model,
-    shapes: Mapping[str, Sequence[Dim]],
+    shapes: Mapping[str, Sequence[Any] | None],
     *,
     precision: str | None = None,
     constants: Mapping[str, np.ndarray] | None = None,
@@ -101,7 +109,8 @@ def build_program(
     """The program of `model` for inputs of `shapes`.
 
     Args:
-        shapes: for every input that is fed, its dimensions (ints, or jax.export's symbolic ones).
+        shapes: for every input that is fed, its dimensions (ints, or jax.export's symbolic ones); for a
+            sequence those of each item, for an optional that is absent None.
         precision: matmul precision: ``fp32`` (exact float32 products everywhere), ``tf32``,
             ``bf16`` (single-pass), or None for fp32.
         constants: inputs whose values are known at compile time; they are not fed.
@@ -110,7 +119,7 @@ def build_program(
     weights = argument_weights(model)
     main_inputs = list(model.graph.inputs)
     inputs = {
-        v.name or "": jax.ShapeDtypeStruct(tuple(shapes[v.name or ""]), input_dtype(v))
+        v.name or "": _input_struct(v, v.type, shapes[v.name or ""] if v.name in shapes else _UNKNOWN)
         for v in main_inputs
         if v.name not in bound
     }
@@ -149,12 +158,26 @@ def _holds_nan(tensor: TensorProtocol) -> bool:
     return array.dtype.kind in "fcV" and bool((array != array).any())  # noqa: PLR0124  (true of NaN only)
 
 
-def input_dtype(value: Value) -> np.dtype:
-    """The element type an input is fed with. Raises UnsupportedError for strings, sequences, optionals."""
+_UNKNOWN: Any = object()
+
+
+def _input_struct(value: Value, type_: Any, shape: Any) -> Any:
+    """What is fed for an input, or a part of it, of `type_`: an array, a list of arrays, or None.
+
+    Raises:
+        UnsupportedError: GO202 for strings, and where `shape` does not say enough.
+    """
     where = f"input {value.name!r}"
-    if isinstance(value.type, SequenceType) or value.dtype is None:
-        raise UnsupportedError("GO202", "XLA programs take tensors only", where=where, found=value.type)
-    return numpy_dtype(value.dtype, where=where)
+    if isinstance(type_, OptionalType) and (shape is None or isinstance(type_.elem_type, SequenceType)):
+        return None if shape is None else _input_struct(value, type_.elem_type, shape)
+    if isinstance(type_, SequenceType) and isinstance(shape, list):
+        return [_input_struct(value, type_.elem_type, item) for item in shape]
+    if isinstance(type_, SequenceType) or shape is _UNKNOWN or value.dtype is None:
+        raise UnsupportedError(
+            "GO202", "its shape, or those of its items, are known only when it is fed", where=where,
+            found=value.type,
+        )  # fmt: skip
+    return jax.ShapeDtypeStruct(tuple(shape), numpy_dtype(value.dtype, where=where))
 
 
 def lax_precision_of(precision: str | None) -> jax.lax.Precision:
