@@ -34,7 +34,7 @@ from graphopt.lowering.xla.ops import load_all
 INLINE_ELEMENTS = 32
 """Constants up to this size are written into the program; larger ones are arguments."""
 
-SHAPED_BY_DATA = frozenset({"Compress", "NonZero", "Unique"})
+SHAPED_BY_DATA = frozenset({"Compress", "NonMaxSuppression", "NonZero", "Unique"})
 """Operators whose results are as large as their operands' numbers say."""
 
 STATIC_BYTES = 1 << 16
