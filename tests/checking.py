@@ -174,6 +174,7 @@ def make_model(
     *,
     opset: int = 18,
     domain: str = "",
+    domain_version: int = 1,
     constant: Sequence[str] = (),
     **attributes: Any,
 ) -> tuple[Model, dict[str, np.ndarray]]:
@@ -199,7 +200,7 @@ def make_model(
     )
     imports = [onnx.helper.make_opsetid("", opset)]
     if domain:
-        imports.append(onnx.helper.make_opsetid(domain, 1))
+        imports.append(onnx.helper.make_opsetid(domain, domain_version))
     return normalize(
         onnx_ir.from_proto(onnx.helper.make_model(graph, opset_imports=imports, ir_version=10))
     ), feeds

@@ -59,7 +59,7 @@ def _transform(
 def _of_real(x: Array, count: int, axis: int) -> Array:
     """The transform of real numbers: the second half mirrors the first, so that what must be real is.
 
-    A complex transform would cost twice as much, and leave rounding errors in the imaginary parts that cancel.
+    A complex transform would cost twice as much, and leave rounding errors in imaginary parts that cancel.
     """
     half = jnp.fft.rfft(x, count, axis)
     mirrored = jnp.conj(jnp.flip(lax.slice_in_dim(half, 1, (count + 1) // 2, axis=axis), axis))
