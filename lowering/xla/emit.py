@@ -28,6 +28,7 @@ from graphopt.ir import AttributeType, DataType, Graph, Model, Node, TensorProto
 from graphopt.ir.evaluate import EvaluationError, evaluate
 from graphopt.ir.query import captured_values
 from graphopt.lowering.registry import Lowering
+from graphopt.lowering.xla import functions
 from graphopt.lowering.xla.dtypes import numpy_dtype
 from graphopt.lowering.xla.ops import load_all
 
@@ -169,17 +170,23 @@ class Emitter:
     Args:
         weights: the traced arguments by initializer name.
         precision: matmul precision.
+        scope: that of all nodes, instead of one for each.
     """
 
     def __init__(
-        self, model: Model, weights: Mapping[str, jax.Array], *, precision: jax.lax.Precision | None = None
+        self,
+        model: Model,
+        weights: Mapping[str, jax.Array],
+        *,
+        precision: jax.lax.Precision | None = None,
+        scope: str | None = None,
     ) -> None:
         self.model = model
         self.weights = weights
         self.precision = precision
         self.registry = load_all()
         self.unrolled_nodes = 0
-        self._scopes = {node: name for name, node in scope_names(model).items()}
+        self._scopes = {node: scope or name for name, node in scope_names(model).items()}
 
     def run(self, graph: Graph, env: MutableMapping[Value, Operand]) -> None:
         """Emit every node of `graph`; `env` maps values to operands and is filled in place."""
@@ -268,7 +275,10 @@ class Emitter:
         opset = self.model.opset_imports.get(domain, 1)
         lowering = self.registry.find(domain, node.op_type, opset)
         if lowering is None:
-            raise LoweringError("GO201", "XLA has no lowering for this operator", where=describe(node))
+            body = functions.emit_body(self, node, operands, opset, self._scopes[node])
+            if body is None:
+                raise LoweringError("GO201", "XLA has no lowering for this operator", where=describe(node))
+            return body
         names = list(lowering.operands)
         if lowering.variadic:
             names += [names[-1]] * (len(operands) - len(names))

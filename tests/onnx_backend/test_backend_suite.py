@@ -46,18 +46,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def without_lowering(model: Model) -> list[str]:
     """The operators of `model` that XLA has no lowering for."""
-    from graphopt.lowering.xla.ops import load_all
+    from graphopt.lowering.xla.support import unsupported_nodes
 
-    registry = load_all()
-    return sorted(
-        {
-            node.op_type
-            for node in model.graph.all_nodes()
-            if registry.find(node.domain or "", node.op_type, model.opset_imports.get(node.domain or "", 1))
-            is None
-            and not ((node.domain or "") == "" and node.op_type in ("Shape", "Size"))
-        }
-    )
+    return sorted({row.op_type for row in unsupported_nodes(model) if "no XLA lowering" in row.reason})
 
 
 def test_backend_case(case: Case) -> None:
