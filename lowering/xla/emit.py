@@ -24,12 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from graphopt.errors import GraphoptError, LoweringError, UnsupportedError
-from graphopt.ir import AttributeType, DataType, Graph, Model, Node, TensorProtocol, Value
+from graphopt.ir import AttributeType, Graph, Model, Node, TensorProtocol, Value
 from graphopt.ir.evaluate import EvaluationError, evaluate
 from graphopt.ir.query import captured_values
 from graphopt.lowering.registry import Lowering
 from graphopt.lowering.xla import functions
-from graphopt.lowering.xla.dtypes import numpy_dtype
+from graphopt.lowering.xla.dtypes import NOT_IN_XLA, numpy_dtype
 from graphopt.lowering.xla.ops import load_all
 
 INLINE_ELEMENTS = 32
@@ -200,8 +200,8 @@ class Emitter:
         tensor = value.const_value
         if tensor is None:
             raise LoweringError("GO105", "a value has no producer", where=f"value {value.name!r}")
-        if tensor.dtype == DataType.STRING:
-            raise UnsupportedError("GO202", "XLA has no string tensors", where=f"initializer {value.name!r}")
+        if tensor.dtype in NOT_IN_XLA:
+            numpy_dtype(tensor.dtype, where=f"initializer {value.name!r}")
         name = value.name or ""
         if name in self.weights:
             return Weight(name, tensor, self.weights[name])
