@@ -31,7 +31,7 @@ def has_body(node: Node, opset: int) -> bool:
     if any(a.type in (AttributeType.GRAPH, AttributeType.GRAPHS) for a in node.attributes.values()):
         return False  # its subgraphs would capture values of this model
     schema = _schema(node, opset)
-    return schema is not None and (schema.has_function or schema.has_context_dependent_function)
+    return schema is not None and bool(schema.has_function or schema.has_context_dependent_function)
 
 
 def emit_body(
@@ -99,14 +99,15 @@ def body_of(node: Node, opset: int, operands: Sequence[Any]) -> tuple[Model, lis
     return model, [by_name.get(name) if name else None for name in call.input]
 
 
-def _schema(node: Node, opset: int) -> onnx.defs.OpSchema | None:
+def _schema(node: Node, opset: int) -> Any:
+    """The schema of the operator, or None; its stubs do not list what concerns functions."""
     try:
         return onnx.defs.get_schema(node.op_type, opset, node.domain or "")
     except onnx.defs.SchemaError:
         return None
 
 
-def _call(node: Node, schema: onnx.defs.OpSchema, operands: Sequence[Any]) -> onnx.NodeProto:
+def _call(node: Node, schema: Any, operands: Sequence[Any]) -> onnx.NodeProto:
     """The node with plain names, and the attributes' defaults, which functions refer to, written out."""
     call = onnx_ir.serde.serialize_node(node)
     call.ClearField("metadata_props")
@@ -132,7 +133,7 @@ def _type_of(operand: Any) -> onnx.TypeProto:
 
 
 def _function(
-    schema: onnx.defs.OpSchema, opset: int, call: onnx.NodeProto, types: Sequence[onnx.TypeProto]
+    schema: Any, opset: int, call: onnx.NodeProto, types: Sequence[onnx.TypeProto]
 ) -> onnx.FunctionProto | None:
     """The newest form of the function that is not newer than the model's opset, or else the oldest."""
 
@@ -141,7 +142,10 @@ def _function(
 
     if schema.function_opset_versions:
         version = choose(schema.function_opset_versions)
-        return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(version))
+        fixed: onnx.FunctionProto = onnx.FunctionProto.FromString(
+            schema.get_function_with_opset_version(version)
+        )
+        return fixed
     if schema.context_dependent_function_opset_versions:
         version = choose(schema.context_dependent_function_opset_versions)
         data = schema.get_context_dependent_function_with_opset_version(

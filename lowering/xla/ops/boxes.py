@@ -35,7 +35,7 @@ def non_max_suppression(
     Shapes: ``boxes: [batches, boxes, 4]``, ``scores: [batches, classes, boxes]``.
     Spec: https://onnx.ai/onnx/operators/onnx__NonMaxSuppression.html
     """
-    most = max(_scalar(max_output_boxes_per_class, 0), 0)
+    most = max(int(_scalar(max_output_boxes_per_class, 0)), 0)
     count = boxes.shape[1]
     if scores.shape[0] * scores.shape[1] * min(most, count) * count > COMPARISONS:
         raise ctx.unsupported("too many boxes to compare", found=f"{scores.shape}, {most} per class")
@@ -55,7 +55,7 @@ def non_max_suppression(
 
 
 def _scalar(value: np.ndarray | None, default: float) -> float:
-    return default if value is None or not value.size else value.reshape(-1)[0]  # type: ignore[no-any-return]
+    return default if value is None or not value.size else float(value.reshape(-1)[0])
 
 
 def _corners(boxes: np.ndarray, center_point_box: int) -> np.ndarray:
