@@ -214,8 +214,7 @@ def operators_page() -> str:
         text += (
             f"The last column counts the cases of the ONNX project's own backend suite (onnx "
             f"{figures['onnx']}) that contain the operator: how many pass on XLA, of how many. In all "
-            f"{figures['passed']:,} of {figures['cases']:,} cases pass; those whose models are older than "
-            "opset 7, the oldest that graphopt reads, count as not passing.\n\n"
+            f"{figures['passed']:,} of {figures['cases']:,} cases pass.\n\n"
         )
     head = ("operator", "lowered since", "versions without", "static operands", "backend cases")
     return text + table(head, rows)

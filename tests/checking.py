@@ -151,7 +151,7 @@ def run_xla(
 
     bound = dict(constants or {})
     while True:
-        shapes = {k: getattr(v, "shape", ()) for k, v in feeds.items()}  # sequences have none: refused later
+        shapes = {k: _shape_of(v) for k, v in feeds.items()}
         program = build_program(model, shapes, constants=bound)
         fed = {k: v for k, v in feeds.items() if k not in bound}
         try:
@@ -163,6 +163,13 @@ def run_xla(
             if not missing:
                 raise
             bound.update({name: np.asarray(feeds[name]) for name in missing})
+
+
+def _shape_of(fed: Any) -> Any:
+    """The shape of an array, those of a sequence's items, None for an absent optional."""
+    if isinstance(fed, list):
+        return [_shape_of(item) for item in fed]
+    return None if fed is None else np.asarray(fed).shape
 
 
 def _on_host(result: Any) -> Any:
@@ -179,6 +186,7 @@ def make_model(
     *,
     opset: int = 18,
     domain: str = "",
+    domain_version: int = 1,
     constant: Sequence[str] = (),
     **attributes: Any,
 ) -> tuple[Model, dict[str, np.ndarray]]:
@@ -204,7 +212,7 @@ def make_model(
     )
     imports = [onnx.helper.make_opsetid("", opset)]
     if domain:
-        imports.append(onnx.helper.make_opsetid(domain, 1))
+        imports.append(onnx.helper.make_opsetid(domain, domain_version))
     return normalize(
         onnx_ir.from_proto(onnx.helper.make_model(graph, opset_imports=imports, ir_version=10))
     ), feeds

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import onnx.defs
 
 from graphopt.errors import InvariantError, ModelError, UsageError
-from graphopt.ir import Graph, Model, Node
+from graphopt.ir import Graph, Model, Node, opset_adapters_first
 from graphopt.ir.edit import Namer
 from graphopt.ir.opset_adapters import ADAPTERS
 from graphopt.ir.opset_draft import Draft, ElementTypes, Plan, describe, schema
@@ -21,9 +21,11 @@ from graphopt.ir.query import walk_graphs
 
 # Every operator has its axes as inputs, and ONNX Runtime's CUDA provider still has kernels for all.
 CANONICAL_OPSET = 18
-OLDEST_OPSET = 7
+OLDEST_OPSET = 1
 # Initializers need not be graph inputs from this IR version on.
 FIRST_IR_VERSION_WITH_PRIVATE_INITIALIZERS = 4
+
+assert opset_adapters_first  # it registers adapters
 
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 
@@ -32,6 +34,12 @@ _DEFAULT_DOMAINS = ("", "ai.onnx")
 # ConvTranspose-11, AveragePool-19/22 and MaxPool-12/22 corrected formulas that no runtime had followed as
 # they stood; OneHot-11 says of negative indices what runtimes have always done.
 COMPATIBLE: dict[int, str] = {
+    6: """
+        Gemm
+    """,
+    7: """
+        AveragePool
+    """,
     8: """
         Max MaxPool Mean Min Sum
     """,
@@ -121,7 +129,7 @@ def newest_opset() -> int:
 def upgrade(model: Model, to: int = CANONICAL_OPSET) -> bool:
     """Raise the default-domain opset of `model` to `to` in place; return whether anything changed.
 
-    Results stay the same, whatever the opset the model comes from (7 and newer). A model that is at `to`
+    Results stay the same, whatever the opset the model comes from. A model that is at `to`
     or above stays as it is. Names of existing values and the graph's interface are kept; nodes that are
     added carry the provenance of the node that they were made for. Local functions must be inlined before.
     A model below IR version 4 is raised to it when constants are added, because an initializer had to be a
@@ -333,6 +341,8 @@ def _write(draft: Draft) -> None:
             if node.inputs[index] is not value:
                 node.replace_input_with(index, value)
         node.resize_outputs(len(each.outputs))
+        for made, wanted in zip(node.outputs, each.outputs, strict=True):
+            made.name = wanted.name
         node.attributes.clear()
         node.attributes.update(each.attributes)
     for each in new:

@@ -7,12 +7,17 @@ import numpy as np
 from graphopt.errors import UnsupportedError
 from graphopt.ir import DataType
 
-_NOT_IN_XLA = frozenset({DataType.STRING, DataType.UNDEFINED})
+# JAX names the floats of 6 bits, but XLA:CPU aborts the process on them (jaxlib 0.10).
+NOT_IN_XLA = frozenset(
+    DataType[name]
+    for name in ("STRING", "UNDEFINED", "FLOAT6E2M3", "FLOAT6E3M2")
+    if name in DataType.__members__
+)
 
 
 def numpy_dtype(dtype: DataType, *, where: str | None = None) -> np.dtype:
-    """The numpy (or ml_dtypes) dtype of `dtype`. Raises UnsupportedError (GO202) for strings."""
-    if dtype in _NOT_IN_XLA:
+    """The numpy (or ml_dtypes) dtype of `dtype`. Raises UnsupportedError (GO202) where XLA has none."""
+    if dtype in NOT_IN_XLA:
         raise UnsupportedError("GO202", f"XLA has no {dtype.name.lower()} tensors", where=where)
     return np.dtype(dtype.numpy())
 

@@ -24,17 +24,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from graphopt.errors import GraphoptError, LoweringError, UnsupportedError
-from graphopt.ir import AttributeType, DataType, Graph, Model, Node, TensorProtocol, Value
+from graphopt.ir import AttributeType, Graph, Model, Node, TensorProtocol, Value
 from graphopt.ir.evaluate import EvaluationError, evaluate
 from graphopt.ir.query import captured_values
 from graphopt.lowering.registry import Lowering
-from graphopt.lowering.xla.dtypes import numpy_dtype
+from graphopt.lowering.xla import functions
+from graphopt.lowering.xla.dtypes import NOT_IN_XLA, numpy_dtype
 from graphopt.lowering.xla.ops import load_all
 
 INLINE_ELEMENTS = 32
 """Constants up to this size are written into the program; larger ones are arguments."""
 
-SHAPED_BY_DATA = frozenset({"Compress", "NonZero", "Unique"})
+SHAPED_BY_DATA = frozenset({"Compress", "NonMaxSuppression", "NonZero", "Unique"})
 """Operators whose results are as large as their operands' numbers say."""
 
 STATIC_BYTES = 1 << 16
@@ -174,17 +175,23 @@ class Emitter:
     Args:
         weights: the traced arguments by initializer name.
         precision: matmul precision.
+        scope: that of all nodes, instead of one for each.
     """
 
     def __init__(
-        self, model: Model, weights: Mapping[str, jax.Array], *, precision: jax.lax.Precision | None = None
+        self,
+        model: Model,
+        weights: Mapping[str, jax.Array],
+        *,
+        precision: jax.lax.Precision | None = None,
+        scope: str | None = None,
     ) -> None:
         self.model = model
         self.weights = weights
         self.precision = precision
         self.registry = load_all()
         self.unrolled_nodes = 0
-        self._scopes = {node: name for name, node in scope_names(model).items()}
+        self._scopes = {node: scope or name for name, node in scope_names(model).items()}
 
     def run(self, graph: Graph, env: MutableMapping[Value, Operand]) -> None:
         """Emit every node of `graph`; `env` maps values to operands and is filled in place."""
@@ -198,8 +205,8 @@ class Emitter:
         tensor = value.const_value
         if tensor is None:
             raise LoweringError("GO105", "a value has no producer", where=f"value {value.name!r}")
-        if tensor.dtype == DataType.STRING:
-            raise UnsupportedError("GO202", "XLA has no string tensors", where=f"initializer {value.name!r}")
+        if tensor.dtype in NOT_IN_XLA:
+            numpy_dtype(tensor.dtype, where=f"initializer {value.name!r}")
         name = value.name or ""
         if name in self.weights:
             return Weight(name, tensor, self.weights[name])
@@ -274,7 +281,10 @@ class Emitter:
         opset = self.model.opset_imports.get(domain, 1)
         lowering = self.registry.find(domain, node.op_type, opset)
         if lowering is None:
-            raise LoweringError("GO201", "XLA has no lowering for this operator", where=describe(node))
+            body = functions.emit_body(self, node, operands, opset, self._scopes[node])
+            if body is None:
+                raise LoweringError("GO201", "XLA has no lowering for this operator", where=describe(node))
+            return body
         names = list(lowering.operands)
         if lowering.variadic:
             names += [names[-1]] * (len(operands) - len(names))

@@ -64,7 +64,7 @@ def export_program(program: Program) -> Exported:
     with settings():
         arguments = (program.weight_structs(), program.inputs)
         exported = jax_export.export(jax.jit(program.function), platforms=PLATFORMS)(*arguments)
-        symbolic = not all(isinstance(d, int) for s in program.inputs.values() for d in s.shape)
+        symbolic = not all(isinstance(d, int) for s in jax.tree.leaves(program.inputs) for d in s.shape)
         hlo = None
         if not symbolic:
             hlo = jax.jit(program.function).lower(*arguments).as_text("hlo")

@@ -17,7 +17,15 @@ import jax
 import numpy as np
 
 from graphopt.errors import UnsupportedError, UsageError
-from graphopt.ir import DataType, Model, SequenceType, SymbolicDim, TensorProtocol, Value
+from graphopt.ir import (
+    DataType,
+    Model,
+    OptionalType,
+    SequenceType,
+    SymbolicDim,
+    TensorProtocol,
+    Value,
+)
 from graphopt.lowering.xla.dtypes import numpy_dtype
 from graphopt.lowering.xla.emit import INLINE_ELEMENTS, Emitter, Operand, as_array
 
@@ -108,7 +116,11 @@ def build_program(
     bound = dict(constants or {})
     weights = argument_weights(model)
     main_inputs = list(model.graph.inputs)
-    inputs = {v.name or "": input_struct(v, shapes[v.name or ""]) for v in main_inputs if v.name not in bound}
+    inputs = {
+        v.name or "": input_struct(v, shapes.get(v.name or "", _UNKNOWN))
+        for v in main_inputs
+        if v.name not in bound
+    }
     lax_precision = lax_precision_of(precision)
 
     def main(weights: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
@@ -160,6 +172,9 @@ def _holds_nan(tensor: TensorProtocol) -> bool:
     return array.dtype.kind in "fcV" and bool((array != array).any())  # noqa: PLR0124  (true of NaN only)
 
 
+_UNKNOWN: Any = object()  # the shape of an input whose rank the model does not say
+
+
 def input_dtype(value: Value) -> np.dtype:
     """The element type an input is fed with. Raises UnsupportedError (GO202) for strings and maps."""
     where = f"input {value.name!r}"
@@ -174,10 +189,11 @@ def input_struct(value: Value, shape: Any) -> Any:
         return None
     if isinstance(shape, list):
         return [jax.ShapeDtypeStruct(tuple(item), input_dtype(value)) for item in shape]
-    if isinstance(value.type, SequenceType):
+    type_ = value.type.elem_type if isinstance(value.type, OptionalType) else value.type
+    if shape is _UNKNOWN or isinstance(type_, SequenceType):
         raise UnsupportedError(
             "GO202",
-            "a program for a sequence needs to know how many items it has",
+            "its shape, or those of its items, are known only when it is fed",
             where=f"input {value.name!r}",
             found=value.type,
         )

@@ -141,3 +141,27 @@ def test_positions_outside_are_refused() -> None:
     }""")
     with pytest.raises(UnsupportedError, match=r"GO202.*outside"):
         run_xla(model, {"x": np.zeros(2, np.float32)})
+
+
+def test_sequences_are_fed_item_by_item() -> None:
+    """Items of different shapes, so that the loop over them has to be unrolled."""
+    model = model_from("""g (seq(float[n]) s, int64 p) => (seq(float[n]) t, float[m] y, int64 n) {
+        y = SequenceAt (s, p)
+        n = SequenceLength (s)
+        t = SequenceMap (s) <body = inner (float[k] item) => (float[k] twice) { twice = Add (item, item) }>
+    }""")
+    items = [np.arange(2, dtype=np.float32), np.arange(3, dtype=np.float32)]
+    found = run_xla(model, {"s": items, "p": np.array(-1)})
+    assert found["n"] == 2
+    np.testing.assert_array_equal(found["y"], items[1])
+    for twice, item in zip(found["t"], items, strict=True):
+        np.testing.assert_array_equal(twice, item + item)
+
+
+def test_a_sequence_of_unknown_items_is_refused() -> None:
+    from graphopt.lowering.xla.program import build_program
+
+    model = model_from("g (seq(float[2]) s) => (int64 n) { n = SequenceLength (s) }")
+    for shapes in ({}, {"s": (2,)}):
+        with pytest.raises(UnsupportedError, match="known only when it is fed"):
+            build_program(model, shapes)

@@ -116,14 +116,3 @@ def dynamic_quantize_linear(x: Array) -> tuple[Array, Array, Array]:
     offset = jnp.minimum(jnp.maximum(_round(divided(-low, scale)), 0), 255)
     y = _narrow_to(_round(divided(x, scale)) + offset, np.dtype(np.uint8))
     return y, scale, offset.astype(np.uint8)
-
-
-@lowers("Dropout", since=(13, 22), static=("ratio", "training_mode"), ignores=("seed",))  # nothing is drawn
-def dropout(
-    ctx: Context, data: Array, ratio: np.ndarray | None, training_mode: np.ndarray | None
-) -> tuple[Array, Array]:
-    """Inference: the operand itself and a mask of ones. Training with a ratio above 0 is refused."""
-    training = training_mode is not None and bool(training_mode.reshape(-1)[0])
-    if training and (ratio is None or float(ratio.reshape(-1)[0]) > 0):
-        raise ctx.unsupported("Dropout in training mode is random")
-    return data, jnp.ones(data.shape, bool)

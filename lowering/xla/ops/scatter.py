@@ -24,6 +24,8 @@ def _scattered(data: Array, places: tuple[Array, ...], updates: Array, reduction
     target = data.at[places]
     if reduction == "none":
         return target.set(updates, mode="drop")
+    if data.dtype == bool:  # the sum of booleans is their maximum, the product their minimum
+        reduction = {"add": "max", "mul": "min"}.get(reduction, reduction)
     if reduction == "add":
         return target.add(updates, mode="drop")
     if reduction == "mul":

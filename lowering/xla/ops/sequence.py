@@ -11,7 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from graphopt.ir import Graph
-from graphopt.lowering.xla.emit import Context, Operand, as_array
+from graphopt.lowering.xla.emit import (
+    Context,
+    Operand,
+    StaticOperandRequired,
+    as_array,
+    describe,
+    graph_inputs_behind,
+)
 from graphopt.lowering.xla.ops import lowers
 
 Array = Any
@@ -78,7 +85,11 @@ def sequence_at(ctx: Context, input_sequence: list[Array], position: Array) -> O
             raise ctx.unsupported("the position is outside the sequence", found=index)
         return items[index]
     if len({(tuple(x.shape), str(x.dtype)) for x in items}) != 1:
-        raise ctx.unsupported("a computed position in a sequence whose items differ in shape or type")
+        raise StaticOperandRequired(
+            "a computed position in a sequence whose items differ in shape or type",
+            inputs=graph_inputs_behind(ctx.node.inputs[1], ctx.emitter.model.graph),
+            where=describe(ctx.node),
+        )
     place = jnp.reshape(position, ()).astype(np.int64)
     place = jnp.where(place < 0, place + len(items), place)
     return jnp.take(jnp.stack([as_array(x) for x in items]), place, axis=0, mode="clip")
