@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from graphopt import driver
-from graphopt.errors import GraphoptError, UsageError
 from graphopt.build_xla import describe_compile
+from graphopt.errors import GraphoptError, UsageError
 from graphopt.ir import Model
 from graphopt.target import Target, device_of, devices
 

@@ -57,8 +57,9 @@ def _length(value: Value | None) -> int | None:
 class RaiseCausalMasks(RulePass):
     """Let Attention be causal by itself, where a constant mask shows each query the keys up to its own.
 
-    Before: ``y = Attention(q, k, v, triangle)``
-    After:  ``y = Attention<is_causal = 1>(q, k, v)``
+    given:  float[1, 1, 2, 4] x; opset 23
+    before: y = Attention(x, x, x, [[[[0.0, -3.4028235e38], [0.0, 0.0]]]])
+    after:  y = Attention<is_causal = 1>(x, x, x)
 
     Queries and keys are as many, so that no row is closed throughout. What is computed from positions
     needs no memory, and no second pass over the scores for rows that might be closed.

@@ -77,8 +77,9 @@ def _rebuilt(value: Value, depth: int, rewriter: Rewriter) -> Value:
 class ShrinkMasks(RulePass):
     """Let Attention broadcast its mask, where an Expand or a constant that hides nothing repeats it.
 
-    Before: ``y = Attention(q, k, v, Expand(mask, [2, 1, 16, 16]))``
-    After:  ``y = Attention(q, k, v, mask)``, with ``mask: [2, 1, 1, 16]``
+    given:  float[2, 1, 4, 8] x; bool[1, 1, 4, 4] mask; opset 23
+    before: y = Attention(x, x, x, Expand(mask, [2, 1, 4, 4]))
+    after:  y = Attention(x, x, x, mask)
 
     ONNX Runtime needs the last two axes in full; XLA reads a mask of [B, 1, 1, T] without making the other.
     Sizes are known; the last axis, which is not broadcast, keeps its size.

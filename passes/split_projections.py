@@ -89,8 +89,9 @@ def _widths(node: Node, total: int) -> np.ndarray | None:
 class SplitProjections(RulePass):
     """Multiply with the columns of each part of a product that is only split, such as query, key and value.
 
-    Before: ``q, k, v = Split<axis = -1>(MatMul(x, [wq wk wv]))``
-    After:  ``q = MatMul(x, wq); k = MatMul(x, wk); v = MatMul(x, wv)``
+    given:  float[1024, 2] x
+    before: q, k = Split<axis = -1>(MatMul(x, float[2, 2048] 0.5), [1024, 1024])
+    after:  q = MatMul(x, float[2, 1024] 0.5); k = MatMul(x, float[2, 1024] 0.5)
 
     The opposite of merge-projections, for compilers that fuse a product with what reads it: there a Split
     is a copy, which costs more than further products do, where the result is large. Matrix and bias are

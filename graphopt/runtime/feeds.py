@@ -35,8 +35,9 @@ class FeedSpec(NamedTuple):
 def check_feeds(specs: Iterable[FeedSpec | tuple[Any, ...]], feeds: Mapping[str, Any]) -> dict[str, Any]:
     """`feeds` as arrays in the order of `specs`, or an error that lists everything wrong with them.
 
-    Sequences are lists of arrays, optionals may be None. Arrays are never converted: an int32 array for an int64 input is an error. Python numbers and
-    lists have no dtype of their own and take the declared one, if it holds them without loss.
+    Arrays are never converted: an int32 array for an int64 input is an error. Python numbers and lists
+    have no dtype of their own and take the declared one, if it holds them without loss. A sequence is a
+    list of arrays, an optional may be None.
     A symbolic dimension has one size in all inputs.
 
     Raises:

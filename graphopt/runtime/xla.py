@@ -65,7 +65,7 @@ class Step:
     """
 
     where: Literal["xla", "host"]
-    call: Callable[..., Mapping[str, Any]]
+    call: Callable[..., dict[str, Any]]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     weights: tuple[str, ...] = ()

@@ -119,7 +119,8 @@ def struct_bytes(struct: Any) -> int | None:
     if struct is None:
         return None
     leaves = jax.tree.leaves(struct)
-    return sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in leaves)
+    size: int = sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in leaves)
+    return size
 
 
 def structural_host_nodes(model: Model) -> dict[Node, str]:
@@ -357,7 +358,7 @@ def _keep_islands(model: Model, found: _Discovery) -> None:
 def _is_small_arithmetic(node: Node, structs: Mapping[Value, Any]) -> bool:
     if captured_values(node) or is_op(node, "If", "Loop", "Scan"):
         return False
-    outputs = [structs.get(v) for v in node.outputs]
+    outputs: list[Any] = [structs.get(v) for v in node.outputs]
     return all(
         _is_array(s) and np.dtype(s.dtype).kind in "iub" and math.prod(s.shape) <= ISLAND_ELEMENTS
         for s in outputs

@@ -96,7 +96,9 @@ def combined(
     }
     if all("seconds" in c for c in costs):
         cost["seconds"] = sum(c["seconds"] for c in costs)
-    kinds = [k for k, v in memories[0].items() if isinstance(v, int) and k not in ("hbm", "peak", "peak_made")]
+    kinds = [
+        k for k, v in memories[0].items() if isinstance(v, int) and k not in ("hbm", "peak", "peak_made")
+    ]
     memory: dict[str, Any] = {kind: sum(m[kind] for m in memories) for kind in kinds}
     memory["temp"] = max(m["temp"] for m in memories)
     memory["hbm"] = memory["peak"] = (

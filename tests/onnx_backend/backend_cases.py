@@ -71,7 +71,7 @@ def assert_similar(found: Any, expected: Any, rtol: float, atol: float) -> None:
         return
     assert found.shape == expected.shape
     strings = expected.dtype.kind in "OUS"
-    assert strings and found.dtype.kind in "OUS" or found.dtype == expected.dtype
+    assert (strings and found.dtype.kind in "OUS") or found.dtype == expected.dtype
     if strings:
         assert found.tolist() == expected.tolist()
         return
