@@ -105,6 +105,11 @@ def _trace(executable: Executable) -> dict[str, Exported]:
     if not on_host:
         try:
             exported, constraints = export.export_model(model, precision=options["precision"])
+        except export.NotPortable as error:
+            if executable.target.kind == "tpu":
+                raise
+            _note_refusal(executable, error)
+            return {}
         except GraphoptError as error:
             refused = error
         else:
@@ -147,10 +152,16 @@ def _trace_segments(executable: Executable, refused: GraphoptError | None) -> di
             found="; ".join(f"{row.op_type} {row.node!r}: {row.reason}" for row in cut.host[:3]),
             next_step="The targets cpu, cuda and tensorrt run it.",
         )
-    return {
-        f"segment{index}": export.export_program(partition.segment_program(cut, segment, precision=precision))
-        for index, segment in enumerate(segments)
-    }
+    try:
+        return {
+            f"segment{i}": export.export_program(partition.segment_program(cut, segment, precision=precision))
+            for i, segment in enumerate(segments)
+        }
+    except export.NotPortable as error:
+        if executable.target.kind == "tpu":
+            raise
+        _note_refusal(executable, error)
+        return {}
 
 
 def _place(executable: Executable, rows: Sequence[HostNode]) -> None:
@@ -174,7 +185,8 @@ def _place(executable: Executable, rows: Sequence[HostNode]) -> None:
 def _note_refusal(executable: Executable, error: GraphoptError) -> None:
     """Say why there is no portable program."""
     model = executable.model
-    if executable.manifest["options"].get("strict") and not _needs_values(model, error):
+    portable = isinstance(error, importlib.import_module("graphopt.lowering.xla.export").NotPortable)
+    if executable.manifest["options"].get("strict") and not portable and not _needs_values(model, error):
         raise error
     reason = str(error)
     executable.notes.append(

@@ -90,8 +90,8 @@ class SplitProjections(RulePass):
     """Multiply with the columns of each part of a product that is only split, such as query, key and value.
 
     given:  float[1024, 2] x
-    before: q, k = Split<axis = -1>(MatMul(x, float[2, 2048] 0.5), [1024, 1024])
-    after:  q = MatMul(x, float[2, 1024] 0.5); k = MatMul(x, float[2, 1024] 0.5)
+    before: q, k = Split<axis = -1>(MatMul(x, float[2, 2048] 0.5), [1024, 1024]); y = Relu(q); z = Tanh(k)
+    after:  q = MatMul(x, float[2, 1024] 0.5); k = MatMul(x, float[2, 1024] 0.5); y = Relu(q); z = Tanh(k)
 
     The opposite of merge-projections, for compilers that fuse a product with what reads it: there a Split
     is a copy, which costs more than further products do, where the result is large. Matrix and bias are

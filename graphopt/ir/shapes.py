@@ -101,6 +101,8 @@ class Inference:
             known = registry.get("", _FUSED[node.op_type], version=self._opset_of(""))
         if _is_quantized_gemm(node):
             known = None
+        if is_op(node, "Constant") and _set_strings(node):
+            return
         if known is None and not is_op(node, "Loop"):
             for graph in subgraphs(node):
                 self.run(graph)
@@ -274,6 +276,16 @@ class Inference:
                 changed = True
             value.shape = Shape(dims)
         return changed
+
+
+def _set_strings(node: Node) -> bool:
+    """Type and shape of a Constant that holds strings as an attribute, which the package leaves open."""
+    for name in ("value_string", "value_strings"):
+        if (held := attribute(node, name)) is not None:
+            node.outputs[0].type = TensorType(DataType.STRING)
+            node.outputs[0].shape = Shape([] if name == "value_string" else [len(held)])
+            return True
+    return False
 
 
 def _is_quantized_gemm(node: Node) -> bool:

@@ -8,7 +8,7 @@ import re
 import jax
 from jax import export as jax_export
 
-from graphopt.errors import GraphoptError
+from graphopt.errors import GraphoptError, UnsupportedError
 from graphopt.ir import Model
 from graphopt.lowering.xla.program import Program, build_program, settings, symbolic_shapes
 
@@ -30,6 +30,10 @@ class Exported:
     stablehlo: str
     hlo: str | None
     symbolic: bool
+
+
+class NotPortable(UnsupportedError):
+    """XLA takes the program, but ``jax.export`` has no form to write it down in."""
 
 
 _CLIPPED = re.compile(r"\bmin\((\w+), (\d+)\)")
@@ -68,4 +72,10 @@ def export_program(program: Program) -> Exported:
         hlo = None
         if not symbolic:
             hlo = jax.jit(program.function).lower(*arguments).as_text("hlo")
-        return Exported(bytes(exported.serialize(vjp_order=0)), exported.mlir_module(), hlo, symbolic)
+        try:
+            data = bytes(exported.serialize(vjp_order=0))
+        except KeyError as error:  # an element type that its file format does not number, such as int2
+            raise NotPortable(
+                "GO202", "jax.export cannot write a program with inputs or outputs of this type", found=error
+            ) from error
+        return Exported(data, exported.mlir_module(), hlo, symbolic)
