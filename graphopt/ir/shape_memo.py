@@ -40,7 +40,9 @@ def form_of(node: Node, version: int) -> Hashable | None:
 
 def recall(form: Hashable | None, node: Node) -> bool:
     """Give the results of `node` the shapes that `form` is known to lead to; False if it is not known."""
-    sizes, front, source = None if form is None else _known.get(form), _first_two(node), node.inputs[0]
+    if form is None:
+        return False
+    sizes, front, source = _known.get(form), _first_two(node), node.inputs[0]
     if sizes is None or front is None or source is None or source.dtype is None:
         return False
     for index, value in enumerate(node.outputs):
@@ -51,8 +53,10 @@ def recall(form: Hashable | None, node: Node) -> bool:
 
 def remember(form: Hashable | None, node: Node) -> None:
     """Remember the sizes of the results of `node`, if they are made of its first input's alone."""
+    if form is None:
+        return
     front, source, shapes = _first_two(node), node.inputs[0], [v.shape for v in node.outputs]
-    if form is None or front is None or source is None or source.shape is None or shapes[0] is None:
+    if front is None or source is None or source.shape is None or shapes[0] is None:
         return
     dims = tuple(shapes[0].dims)
     if any(shape is None or tuple(shape.dims) != dims for shape in shapes) or dims[:2] != front:

@@ -6,6 +6,7 @@ import pytest
 from checking import model_from
 
 from graphopt.ir import shape_memo
+from graphopt.ir.io import read
 from graphopt.ir.shapes import infer_shapes
 
 NODES = {
@@ -70,3 +71,15 @@ def test_the_indices_of_a_pool_are_integers(monkeypatch: pytest.MonkeyPatch) -> 
     infer_shapes(model)
     assert [v.dtype.name for v in model.graph.outputs if v.dtype is not None] == ["FLOAT", "INT64"]
     assert len({str(v.shape) for v in model.graph.outputs}) == 1
+
+
+def test_operators_without_inputs_are_inferred() -> None:
+    model = read(
+        '<ir_version: 10, opset_import: ["" : 18]> g (float[N] x) => (float[N] y, string[2] s) '
+        '{ c = Constant <value = float {2.0}> () y = Mul (x, c) s = Constant <value_strings = ["a", "b"]> () }'
+    )
+    infer_shapes(model)
+    found = {
+        v.name: (str(v.dtype), v.shape.numpy()) for n in model.graph for v in n.outputs if v.name in "cs"
+    }
+    assert found == {"c": ("FLOAT", ()), "s": ("STRING", (2,))}
