@@ -16,6 +16,7 @@ import json
 import os
 import re
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -87,6 +88,10 @@ def default_limit() -> int:
             expected="2G",
         )
     return int(match.group(1)) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[match.group(2).upper()]
+
+
+ABANDONED_S = 3600.0
+"""An unfinished file of this age has no writer any more."""
 
 
 class Cache:
@@ -200,11 +205,15 @@ class Cache:
             return []
 
     def _leftovers(self) -> Iterator[Path]:
-        """What writers that were killed left behind."""
+        """What writers that were killed left behind. A young file may still be written by another process."""
         try:
-            yield from [p for p in (self.folder / "entries").iterdir() if p.name.startswith(".half-")]
+            halves = [p for p in (self.folder / "entries").iterdir() if p.name.startswith(".half-")]
         except OSError:
             return
+        for path in halves:
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > ABANDONED_S:
+                    yield path
 
     def _write(self, path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
