@@ -50,8 +50,6 @@ def lower_xla(
         LoweringError: GO201, an operator that nothing here knows.
         PolicyError: GO501, nodes would run on the host and the option ``strict`` is set.
     """
-    support = importlib.import_module("graphopt.lowering.xla.support")
-    support.require_known(model)
     executable = Executable(
         target=target,
         model=model,
@@ -69,6 +67,8 @@ def lower_xla(
     started = time.perf_counter()
     programs = _trace(executable)
     executable.seconds["trace"] = time.perf_counter() - started
+    if executable.placement:
+        executable.notes.append(_listed(executable.placement, "run on the host"))
     for name, exported in programs.items():
         prefix = "" if name == artifact.PROGRAM else f"{name}."
         executable.files[prefix + artifact.PROGRAM] = exported.data
@@ -88,11 +88,10 @@ def find_host_nodes(
     Raises:
         GraphoptError: as :func:`lower_xla` does while it traces.
     """
-    importlib.import_module("graphopt.lowering.xla.support").require_known(model)
     manifest = {"options": {"precision": precision, "strict": False}}
     executable = Executable(target=target, model=model, report={}, manifest=manifest)
     _trace(executable)
-    return executable.placement, [n for n in executable.notes if "run on the host" not in n]
+    return executable.placement, executable.notes
 
 
 def _trace(executable: Executable) -> dict[str, Exported]:
@@ -123,10 +122,10 @@ def _trace(executable: Executable) -> dict[str, Exported]:
         if refused is not None:
             _note_refusal(executable, refused)
         return {}
-    return _trace_segments(executable, refused)
+    return _trace_segments(executable)
 
 
-def _trace_segments(executable: Executable, refused: GraphoptError | None) -> dict[str, Exported]:
+def _trace_segments(executable: Executable) -> dict[str, Exported]:
     """The portable program of each XLA segment, and a note of what runs on the host."""
     export = importlib.import_module("graphopt.lowering.xla.export")
     partition = importlib.import_module("graphopt.lowering.xla.partition")
@@ -140,8 +139,6 @@ def _trace_segments(executable: Executable, refused: GraphoptError | None) -> di
             raise
         _note_refusal(executable, error)
         return {}
-    if refused is not None and not cut.host:
-        raise refused
     _place(executable, cut.host)
     executable.manifest["transfers"] = cut.transfers()
     segments = [s for s in cut.segments if s.where == "xla"]
@@ -149,7 +146,7 @@ def _trace_segments(executable: Executable, refused: GraphoptError | None) -> di
         raise LoweringError(
             "GO201",
             "no node of the model can run on a TPU",
-            found="; ".join(f"{row.op_type} {row.node!r}: {row.reason}" for row in cut.host[:3]),
+            found=_listed(executable.placement, "are for the host"),
             next_step="The targets cpu, cuda and tensorrt run it.",
         )
     try:
@@ -166,28 +163,25 @@ def _trace_segments(executable: Executable, refused: GraphoptError | None) -> di
 
 def _place(executable: Executable, rows: Sequence[HostNode]) -> None:
     """Note the nodes that run on the host. Raises PolicyError (GO501) if that was not to be."""
-    if not rows:
-        return
-    listed = "; ".join(f"{row.op_type} {row.node!r}: {row.reason}" for row in rows[:MAX_LISTED])
-    listed += f"; and {len(rows) - MAX_LISTED} more" if len(rows) > MAX_LISTED else ""
-    count = f"{len(rows)} node{'s' if len(rows) > 1 else ''}"
-    if executable.manifest["options"].get("strict"):
+    executable.placement = [row.to_json() for row in rows]
+    if executable.placement and executable.manifest["options"].get("strict"):
         raise PolicyError(
             "GO501",
-            f"strict mode refuses to run {count} on the host: {listed}",
+            _listed(executable.placement, "would run on the host, which strict mode refuses"),
             next_step="Without --strict they run there, between segments of XLA.",
-            details={"placement": [row.to_json() for row in rows]},
+            details={"placement": executable.placement},
         )
-    executable.placement = [row.to_json() for row in rows]
-    executable.notes.append(f"{count} run on the host: {listed}")
+
+
+def _listed(placement: Sequence[Mapping[str, Any]], what: str) -> str:
+    """The first nodes of a placement with their reasons, in a line."""
+    shown = "; ".join(f"{row['op']} {row['node']!r}: {row['reason']}" for row in placement[:MAX_LISTED])
+    more = f"; and {len(placement) - MAX_LISTED} more" if len(placement) > MAX_LISTED else ""
+    return f"{len(placement)} node{'s' if len(placement) > 1 else ''} {what}: {shown}{more}"
 
 
 def _note_refusal(executable: Executable, error: GraphoptError) -> None:
     """Say why there is no portable program."""
-    model = executable.model
-    portable = isinstance(error, importlib.import_module("graphopt.lowering.xla.export").NotPortable)
-    if executable.manifest["options"].get("strict") and not portable and not _needs_values(model, error):
-        raise error
     reason = str(error)
     executable.notes.append(
         "no portable program, it is compiled for each shape it meets: "
@@ -200,13 +194,6 @@ def _shapes_known(model: Model) -> bool:
     return all(
         isinstance(v.type, TensorType) and v.shape is not None and all(isinstance(d, int) for d in v.shape)
         for v in model.graph.inputs
-    )
-
-
-def _needs_values(model: Model, error: GraphoptError) -> bool:
-    """Whether a failed trace may succeed once shapes or values of inputs are known."""
-    return not _shapes_known(model) or (
-        isinstance(error, LoweringError) and bool(getattr(error, "inputs", None))
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphopt.errors import GraphoptError, ModelError
+from graphopt.errors import ModelError
 from graphopt.ir import Model, OptionalType, SequenceType, Value
 from graphopt.ir.io import save
 from graphopt.runtime.feeds import FeedSpec
@@ -52,7 +52,7 @@ def open_xla_session(
         built = program.build_program(model, shapes, precision=precision, constants=known)
         return program.quiet(built.function)
 
-    def plan_for(shapes: Mapping[str, Any], known: Mapping[str, np.ndarray], _: GraphoptError | None) -> Plan:
+    def plan_for(shapes: Mapping[str, Any], known: Mapping[str, np.ndarray]) -> Plan:
         cut = cut_for(model, shapes, known, precision)
         if on_partition is not None:
             on_partition(cut)
@@ -70,6 +70,7 @@ def open_xla_session(
         [v.name or "" for v in model.graph.outputs],
         weights,
         program_for,
+        takes=frozenset(v.name or "" for v in model.graph.inputs if program.xla_holds(v)),
         plan_for=None if strict else plan_for,
         partitioned=partitioned,
         defaults=default_feeds(model),
@@ -118,7 +119,7 @@ def cut_for(
     structs = {}
     for value in model.graph.inputs:
         name = value.name or ""
-        if name in shapes and name not in known and partition.xla_holds(value):
+        if name in shapes and name not in known and program.xla_holds(value):
             structs[name] = program.input_struct(value, shapes[name])
     cut: Partition = partition.partition(model, structs, constants=known, precision=precision)
     return cut
@@ -131,14 +132,11 @@ def _plan(cut: Partition, hosts: HostSegments, precision: str | None) -> Plan:
     steps = []
     for segment in cut.segments:
         inputs = tuple(v.name or "" for v in segment.inputs)
-        outputs = tuple(v.name or "" for v in segment.outputs)
         if segment.where == "host":
-            steps.append(runtime.Step("host", hosts.open(cut, segment), inputs, outputs))
+            steps.append(runtime.Step("host", hosts.open(cut, segment), inputs))
             continue
         built = partition.segment_program(cut, segment, precision=precision)
-        steps.append(
-            runtime.Step("xla", program.quiet(built.function), inputs, outputs, tuple(built.weights))
-        )
+        steps.append(runtime.Step("xla", program.quiet(built.function), inputs, tuple(built.weights)))
     known: dict[str, Any] = {v.name or "": array for v, array in cut.known.items()}
     for value in cut.model.graph.outputs:  # an output that is a weight
         if value.is_initializer() and not value.is_graph_input() and value.const_value is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from typing import ClassVar
@@ -58,9 +59,9 @@ class UpgradingPass(RulePass):
     needed_opset: ClassVar[int]
 
     @staticmethod
+    @abc.abstractmethod
     def matches(node: Node) -> bool:
         """Whether the operator is written out at `node`, whatever the opset."""
-        raise NotImplementedError
 
     def run(self, model: Model) -> Changes:
         """Apply the rules, after an upgrade of the opset if that is wanted and of use."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any, Literal
 
 import jax
@@ -32,7 +32,7 @@ def _settings() -> Iterator[None]:
         yield
 
 
-@cache
+@functools.cache
 def cpu_compiler_options() -> dict[str, str]:
     """What XLA's CPU compiler is told, as far as the installed one knows it.
 
@@ -60,14 +60,13 @@ class Step:
 
     Attributes:
         call: ``(weights, inputs) -> outputs`` by name; for the host ``inputs -> outputs``.
-        inputs, outputs: the names of the values that it takes and gives.
+        inputs: the names of the values that it takes.
         weights: the names of the weights that it takes.
     """
 
     where: Literal["xla", "host"]
     call: Callable[..., dict[str, Any]]
     inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
     weights: tuple[str, ...] = ()
 
 
@@ -90,8 +89,10 @@ class XlaSession:
         weights: the program's weight arguments by name; read when the first call is made.
         program_for: gives the function ``(weights, inputs) -> outputs`` for the shapes of the feeds
             and the values of the inputs that it must know; it is asked once for each.
-        plan_for: gives the plan with host segments, for feeds and values that no single program
-            exists for and the error that said so. None: that error is raised.
+        takes: the names of the inputs that a whole program takes: those of types that XLA has.
+        plan_for: gives the plan with host segments, for shapes and values that no single program
+            exists for. None: the error that said so is raised.
+        partitioned: whether it is known that no single program exists.
         platform: the JAX platform to run on.
         defaults: what inputs are when they are not fed.
     """
@@ -103,8 +104,8 @@ class XlaSession:
         weights: Callable[[], Mapping[str, np.ndarray]],
         program_for: Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], Call],
         *,
-        plan_for: Callable[[Mapping[str, Any], Mapping[str, np.ndarray], GraphoptError | None], Plan]
-        | None = None,
+        takes: frozenset[str],
+        plan_for: Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], Plan] | None = None,
         partitioned: bool = False,
         platform: str = "cpu",
         defaults: Mapping[str, np.ndarray] | None = None,
@@ -115,13 +116,15 @@ class XlaSession:
         self._defaults = dict(defaults or {})
         self._load_weights = weights
         self._program_for = program_for
+        self._takes = takes
         self._plan_for = plan_for
         self._partitioned = partitioned
         self._device = jax.local_devices(backend=platform)[0]
         self._weights: dict[str, Any] | None = None
         self._plans: OrderedDict[Any, Plan] = OrderedDict()
         self._static_names: set[str] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the fields
+        self._making = threading.Lock()  # of a plan: runs of those that exist go on meanwhile
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """The outputs by name. Raises FeedError when the feeds do not match the inputs."""
@@ -157,58 +160,61 @@ class XlaSession:
             tuple((n, a.shape, a.tobytes()) for n, a in sorted(known.items())),
         )
         shapes = {name: shape_of(array) for name, array in arrays.items()}
-        plan = self._plan(key, shapes, known)
+        plan = self._plan(key, shapes, known, cut=self._partitioned)
         try:
             return self._execute(plan, {**arrays, **known})
-        except GraphoptError as error:
-            with self._lock:
-                self._plans.pop(key, None)
-            refused = isinstance(error, (LoweringError, UnsupportedError)) and error.code != "GO604"
-            if (
-                self._plan_for is None
-                or not refused
-                or self._to_specialise(error, arrays)
-                or len(plan.steps) != 1
-            ):
+        except (LoweringError, UnsupportedError) as error:
+            self._forget(key)
+            whole = self._plan_for is not None and not self._partitioned and error.code != "GO604"
+            if not whole or self._to_specialise(error, arrays):
                 raise
-            with self._lock:
-                plan = self._plans[key] = self._jitted(self._plan_for(shapes, known, error))
-        return self._execute(plan, {**arrays, **known})
+        return self._execute(self._plan(key, shapes, known, cut=True), {**arrays, **known})
 
-    def _plan(self, key: Any, shapes: Mapping[str, Any], known: Mapping[str, np.ndarray]) -> Plan:
-        with self._lock:
-            plan = self._plans.get(key)
-            if plan is None:
-                if self._partitioned and self._plan_for is not None:
-                    plan = self._jitted(self._plan_for(shapes, known, None))
-                else:
-                    call = jitted(self._program_for(shapes, known), self.platform)
-                    weights = tuple(self._weights or ())
-                    plan = Plan((Step("xla", call, tuple(shapes), tuple(self.outputs), weights),), {})
+    def _plan(
+        self, key: Any, shapes: Mapping[str, Any], known: Mapping[str, np.ndarray], *, cut: bool
+    ) -> Plan:
+        """The plan kept under `key`, else a new one: with host segments, or of the whole program."""
+        if (plan := self._kept(key)) is not None:
+            return plan
+        with self._making:
+            if (plan := self._kept(key)) is not None:
+                return plan
+            if cut and self._plan_for is not None:
+                made = self._plan_for(shapes, known)
+            else:
+                program = self._program_for(shapes, known)
+                fed = tuple(name for name in shapes if name in self._takes)
+                made = Plan((Step("xla", program, fed, tuple(self._weights or ())),), {})
+            plan = Plan(tuple(self._ready(step) for step in made.steps), made.known)
+            with self._lock:
                 self._plans[key] = plan
                 if len(self._plans) > MAX_PROGRAMS:
                     self._plans.popitem(last=False)
-            self._plans.move_to_end(key)
             return plan
 
-    def _jitted(self, plan: Plan) -> Plan:
-        steps = tuple(
-            dataclasses.replace(s, call=jitted(s.call, self.platform)) if s.where == "xla" else s
-            for s in plan.steps
-        )
-        return Plan(steps, plan.known)
+    def _kept(self, key: Any) -> Plan | None:
+        with self._lock:
+            if key in self._plans:
+                self._plans.move_to_end(key)
+            return self._plans.get(key)
+
+    def _forget(self, key: Any) -> None:
+        with self._lock:
+            self._plans.pop(key, None)
+
+    def _ready(self, step: Step) -> Step:
+        """The step as a function of its inputs alone: compiled, and with its weights."""
+        if step.where == "host":
+            return dataclasses.replace(step, call=lambda given: step.call(_on_host(given)))
+        weights = {name: (self._weights or {})[name] for name in step.weights}
+        return dataclasses.replace(step, call=functools.partial(jitted(step.call, self.platform), weights))
 
     def _execute(self, plan: Plan, feeds: Mapping[str, Any]) -> dict[str, Any]:
         values = {**plan.known, **feeds}
         with _settings(), jax.default_device(self._device):
             try:
                 for step in plan.steps:
-                    given = {name: values[name] for name in step.inputs}
-                    if step.where == "xla":
-                        weights = {name: (self._weights or {})[name] for name in step.weights}
-                        values.update(step.call(weights, given))
-                    else:
-                        values.update(step.call({name: _on_host(value) for name, value in given.items()}))
+                    values.update(step.call({name: values[name] for name in step.inputs}))
                 return {name: _on_host(values[name]) for name in self.outputs}
             except jax.errors.JaxRuntimeError as error:
                 raise UnsupportedError("GO604", f"XLA failed: {str(error).splitlines()[0][:400]}") from error
@@ -226,12 +232,15 @@ def shape_of(feed: Any) -> Any:
 
 
 def _key(feed: Any) -> Any:
+    """The shape as part of a key; an empty sequence is not a scalar."""
     shape = shape_of(feed)
-    return tuple(shape) if isinstance(shape, list) else shape if shape is None else (*shape, "")
+    return ("sequence", *shape) if isinstance(shape, list) else shape
 
 
 def _on_host(result: Any) -> Any:
-    """Arrays as numpy; sequences item by item; an absent optional as None."""
+    """Arrays as numpy; sequences and dicts item by item; an absent optional as None."""
+    if isinstance(result, dict):
+        return {name: _on_host(value) for name, value in result.items()}
     if isinstance(result, (list, tuple)):
         return [_on_host(item) for item in result]
     return None if result is None else result if isinstance(result, np.ndarray) else np.asarray(result)

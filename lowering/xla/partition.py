@@ -33,7 +33,12 @@ from graphopt.lowering.xla.program import (
     struct_of,
     structs_of_weights,
 )
-from graphopt.lowering.xla.support import Unsupported, describe_row, unsupported_by_node
+from graphopt.lowering.xla.support import (
+    Unsupported,
+    describe_row,
+    require_known,
+    unsupported_by_node,
+)
 
 ISLAND_ELEMENTS = 4096
 """Integer arithmetic up to this size stays on the host if all of it comes from there and goes there."""
@@ -85,6 +90,7 @@ class Partition:
         host: the nodes that run on the host, in the model's order.
         known: values that follow from the shapes (and values) that the partition was made for.
         structs: shapes and types of the values that XLA computes or is fed.
+        weights: the initializers that are arguments of XLA segments.
     """
 
     model: Model
@@ -92,6 +98,7 @@ class Partition:
     host: tuple[HostNode, ...]
     known: Mapping[Value, np.ndarray]
     structs: Mapping[Value, Any]
+    weights: Mapping[str, Value]
 
     def transfers(self) -> dict[str, Any]:
         """What crosses between the host and the device: values and bytes each way.
@@ -127,8 +134,13 @@ def structural_host_nodes(model: Model) -> dict[Node, str]:
     """The main graph's nodes that cannot be lowered whatever the shapes are, with the reason.
 
     A node whose subgraph holds such a node runs on the host as a whole.
+
+    Raises:
+        LoweringError: GO201, an operator that the host does not know either.
     """
-    return {node: _because(node, rows) for node, rows in unsupported_by_node(model).items()}
+    found = unsupported_by_node(model)
+    require_known(found.values(), model.opset_imports)
+    return {node: _because(node, rows) for node, rows in found.items()}
 
 
 def host_rows(model: Model, reasons: Mapping[Node, str]) -> tuple[HostNode, ...]:
@@ -168,13 +180,14 @@ def partition(
     found.run()
     _keep_islands(model, found)
     segments = _segments(model, found)
-    return Partition(model, segments, host_rows(model, found.host), found.known, found.structs)
+    rows = host_rows(model, found.host)
+    return Partition(model, segments, rows, found.known, found.structs, found.weights)
 
 
 def segment_program(cut: Partition, segment: Segment, *, precision: str | None = None) -> Program:
     """The program of one XLA segment: from its inputs by name to its outputs by name."""
     used = {v for n in segment.nodes for v in _used(n)}
-    weights = {n: v for n, v in argument_weights(cut.model).items() if v in used}
+    weights = {n: v for n, v in cut.weights.items() if v in used}
     lax_precision = lax_precision_of(precision)
 
     def main(weights: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
@@ -211,11 +224,6 @@ def host_model(cut: Partition, segment: Segment) -> Model:
     return Model(graph, ir_version=cut.model.ir_version or 10)
 
 
-def xla_holds(value: Value) -> bool:
-    """Whether `value`, an input, is of a type that XLA programs take."""
-    return value.dtype is not None and value.dtype not in (DataType.STRING, DataType.UNDEFINED)
-
-
 class _Discovery:
     """One trace of the whole model that goes on behind nodes which cannot be traced."""
 
@@ -226,6 +234,7 @@ class _Discovery:
         self.inputs = dict(inputs)
         self.constants = constants
         self.precision = lax_precision_of(precision)
+        self.weights = argument_weights(model)
         self.host: dict[Node, str] = structural_host_nodes(model)
         self.known: dict[Value, np.ndarray] = {}
         self.structs: dict[Value, Any] = {}
@@ -235,7 +244,7 @@ class _Discovery:
 
     def run(self) -> None:
         with settings():
-            jax.eval_shape(self._trace, structs_of_weights(argument_weights(self.model)), self.inputs)
+            jax.eval_shape(self._trace, structs_of_weights(self.weights), self.inputs)
 
     def _trace(self, weights: dict[str, Any], inputs: dict[str, Any]) -> None:
         emitter = Emitter(self.model, weights, precision=self.precision)
@@ -381,8 +390,7 @@ def _segments(model: Model, found: _Discovery) -> tuple[Segment, ...]:
         if _is_known(node, found.known):
             continue
         level = 0 if node in found.host else 1
-        for value in _used(node):
-            earlier = level_of.get(value, -1)
+        for earlier in (level_of[v] for v in _used(node) if v in level_of):
             level = max(level, earlier if earlier % 2 == level % 2 else earlier + 1)
         levels.setdefault(level, []).append(node)
         level_of.update(dict.fromkeys(node.outputs, level))
@@ -390,10 +398,11 @@ def _segments(model: Model, found: _Discovery) -> tuple[Segment, ...]:
     for level, nodes in levels.items():
         for value in (v for n in nodes for v in _used(n)):
             taken.setdefault(value, set()).add(level)
-    return tuple(
+    segments = (
         _segment("xla" if level % 2 else "host", level, levels[level], level_of, taken, found)
         for level in sorted(levels)
     )
+    return tuple(s for s in segments if s.outputs)  # what nothing takes need not run
 
 
 def _used(node: Node) -> list[Value]:

@@ -26,7 +26,7 @@ from graphopt.ir import (
     TensorProtocol,
     Value,
 )
-from graphopt.lowering.xla.dtypes import numpy_dtype
+from graphopt.lowering.xla.dtypes import NOT_IN_XLA, numpy_dtype
 from graphopt.lowering.xla.emit import INLINE_ELEMENTS, Emitter, Operand, as_array
 
 Dim = Any  # int, or a symbolic dimension of jax.export
@@ -119,14 +119,16 @@ def build_program(
     inputs = {
         v.name or "": input_struct(v, shapes.get(v.name or "", _UNKNOWN))
         for v in main_inputs
-        if v.name not in bound
+        if v.name not in bound and xla_holds(v)
     }
     lax_precision = lax_precision_of(precision)
 
     def main(weights: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
         emitter = Emitter(model, weights, precision=lax_precision)
         env: dict[Value, Operand] = {
-            v: bound[v.name or ""] if v.name in bound else inputs[v.name or ""] for v in main_inputs
+            v: bound[v.name or ""] if v.name in bound else inputs[v.name or ""]
+            for v in main_inputs
+            if v.name in bound or v.name in inputs
         }
         emitter.run(model.graph, env)
         return {v.name or "": as_array(emitter.lookup(v, env)) for v in model.graph.outputs}
@@ -173,6 +175,11 @@ def _holds_nan(tensor: TensorProtocol) -> bool:
 
 
 _UNKNOWN: Any = object()  # the shape of an input whose rank the model does not say
+
+
+def xla_holds(value: Value) -> bool:
+    """Whether `value`, an input, is of a type that XLA programs take; others are no inputs of theirs."""
+    return value.dtype is not None and value.dtype not in NOT_IN_XLA
 
 
 def input_dtype(value: Value) -> np.dtype:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from graphopt.errors import LoweringError
@@ -69,9 +69,9 @@ def require_support(model: Model) -> None:
     _refuse(unsupported_nodes(model))
 
 
-def require_known(model: Model) -> None:
-    """Raise LoweringError (GO201) naming all nodes that neither XLA nor the host can run, or return."""
-    _refuse([row for row in unsupported_nodes(model) if not _host_knows(row, model.opset_imports)])
+def require_known(rows: Iterable[Sequence[Unsupported]], opsets: Mapping[str, int]) -> None:
+    """Raise LoweringError (GO201) naming all of `rows` that the host cannot run either, or return."""
+    _refuse([row for group in rows for row in group if not _host_knows(row, opsets)])
 
 
 def _host_knows(row: Unsupported, opsets: Mapping[str, int]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -239,3 +240,29 @@ def test_weights_and_inputs_may_be_outputs_of_a_cut_model() -> None:
     np.testing.assert_array_equal(found["x"], X)
     np.testing.assert_array_equal(found["w"], [1, 2, 3])
     assert found["t"].tolist() == ["qq"]
+
+
+@pytest.mark.parametrize("level", [0, 2])
+def test_strings_that_nothing_computes_with_are_no_obstacle(level: int) -> None:
+    source = """
+    g (float[2] x, string[1] unused, string[1] label) => (float[2] y, string[1] label) {
+      dead = StringConcat (unused, unused)
+      y = Neg (x)
+    }
+    """
+    executable = compiled(source, level=level)
+    words = np.array(["a"], dtype=object)
+    for _ in range(2):  # the second run finds what the first one made
+        found = executable.run({"x": X[0, :2], "unused": words, "label": words})
+        np.testing.assert_array_equal(found["y"], -X[0, :2])
+        assert found["label"].tolist() == ["a"]
+
+
+def test_many_threads_run_one_session_at_several_shapes() -> None:
+    executable = compiled(NONZERO.replace("[3,4]", "[rows,cols]"))
+    inputs = [X[:rows] for rows in (1, 2, 3, 1, 2, 3, 1, 2)]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda x: executable.run({"x": x}), inputs))
+    for x, outputs in zip(inputs, found, strict=True):
+        np.testing.assert_array_equal(outputs["y"], np.maximum(x, 0)[np.maximum(x, 0) > 3])
+        np.testing.assert_allclose(outputs["z"], np.maximum(x, 0) ** 2)

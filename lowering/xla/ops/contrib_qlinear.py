@@ -5,6 +5,7 @@ Spec: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -37,36 +38,22 @@ def quantized(y: Array, scale: Array, zero_point: Array | None, dtype: Any) -> A
     return requantize(divided(y, scale.reshape(())), zero)
 
 
-@lowers("QLinearAdd", since=(1,), domain=DOMAIN)
-def qlinear_add(
-    a: Array,
-    a_scale: Array,
-    a_zero_point: Array | None,
-    b: Array,
-    b_scale: Array,
-    b_zero_point: Array | None,
-    c_scale: Array,
-    c_zero_point: Array | None,
-) -> Array:
-    """a + b."""
-    y = dequantized(a, a_scale, a_zero_point) + dequantized(b, b_scale, b_zero_point)
-    return quantized(y, c_scale, c_zero_point, a.dtype)
+def _elementwise(combine: Callable[[Array, Array], Array]) -> Callable[..., Array]:
+    """The lowering of a function of two quantised operands."""
+
+    def lowering(
+        a: Array, a_scale: Array, a_zero_point: Array | None,
+        b: Array, b_scale: Array, b_zero_point: Array | None,
+        c_scale: Array, c_zero_point: Array | None,
+    ) -> Array:  # fmt: skip
+        y = combine(dequantized(a, a_scale, a_zero_point), dequantized(b, b_scale, b_zero_point))
+        return quantized(y, c_scale, c_zero_point, a.dtype)
+
+    return lowering
 
 
-@lowers("QLinearMul", since=(1,), domain=DOMAIN)
-def qlinear_mul(
-    a: Array,
-    a_scale: Array,
-    a_zero_point: Array | None,
-    b: Array,
-    b_scale: Array,
-    b_zero_point: Array | None,
-    c_scale: Array,
-    c_zero_point: Array | None,
-) -> Array:
-    """a * b."""
-    y = dequantized(a, a_scale, a_zero_point) * dequantized(b, b_scale, b_zero_point)
-    return quantized(y, c_scale, c_zero_point, a.dtype)
+lowers("QLinearAdd", since=(1,), domain=DOMAIN)(_elementwise(jnp.add))
+lowers("QLinearMul", since=(1,), domain=DOMAIN)(_elementwise(jnp.multiply))
 
 
 @lowers("QLinearSigmoid", since=(1,), domain=DOMAIN)
