@@ -105,7 +105,8 @@ function drawFrame(painter: Painter, frame: Frame, job: Job): void {
       size: 12.5,
       colour: palette.ink,
       bold: true,
-      width: frame.width / 2 - 34,
+      width: frame.width - 36,
+      outline: palette.frame[box.depth % 2],
     });
   }
   painter.alpha(1);
@@ -151,7 +152,7 @@ function drawNode(painter: Painter, slot: number, rect: Rect, job: Job): void {
   const quiet = job.tint !== null && tint === null && !io;
   const fill = tint?.fill ?? (io ? palette.io : quiet ? palette.box : look.fill);
   const ink = tint?.ink ?? palette.ink;
-  const gone = status === "removed" && side === "both";
+  const gone = side === "both" && !lens.lives(node, "after");
   const radius = io ? rect.height / 2 : 7;
   painter.alpha(gone ? 0.85 : 1);
   const { x, y, width, height } = rect;

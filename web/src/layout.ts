@@ -53,8 +53,8 @@ const NODE_HEIGHT = 40;
 /** Width of a text by a table of classes, so that a layout is the same everywhere. */
 export function textWidth(text: string, size: number, bold = false): number {
   let units = 0;
-  for (const c of text) units += "iljI.,:;|!'() ".includes(c) ? 0.32 : "mwMW@×".includes(c) ? 0.88 : c > "\u2e80" ? 1 : 0.58;
-  return units * size * (bold ? 1.06 : 1);
+  for (const c of text) units += "iljI.,:;|!'() ".includes(c) ? 0.32 : "mwMW@×".includes(c) ? 0.88 : c > "\u2e80" ? 1 : 0.63;
+  return units * size * (bold ? 1.1 : 1);
 }
 
 export function nodeSize(graph: Graph, slot: number): Size {

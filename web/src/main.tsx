@@ -2,6 +2,7 @@ import { render } from "preact";
 import { readDocument } from "./decode";
 import { Report } from "./report";
 import { App } from "./ui/app";
+import { keepLink } from "./url";
 
 async function main(): Promise<void> {
   const root = document.createElement("div");
@@ -16,6 +17,7 @@ async function main(): Promise<void> {
     const view = await readDocument(document);
     const report = new Report(view);
     wait.remove();
+    keepLink(report);
     render(<App report={report} />, root);
   } catch (error) {
     wait.setAttribute("role", "alert");

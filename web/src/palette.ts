@@ -107,7 +107,8 @@ export function heatColour(t: number): { fill: string; ink: string } {
   return { fill: `rgb(${mix.join(",")})`, ink: t > 0.45 ? "#111111" : "#ffffff" };
 }
 
-const CATEGORIES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#7f7f7f", "#f0e442"];
+export const CATEGORIES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#7f7f7f", "#f0e442"];
+export const CATEGORY_COUNT = CATEGORIES.length;
 
 export function categoryColour(index: number): { fill: string; ink: string } {
   const fill = CATEGORIES[index % CATEGORIES.length];

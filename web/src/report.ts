@@ -37,7 +37,11 @@ export interface Camera {
   zoom: number;
 }
 
+/** Items shown at first, at most. */
 const ROOM = 70;
+/** Pixels left around a graph that is fitted. */
+const MARGIN = 40;
+const READABLE = 0.72;
 export const ZOOM_RANGE = [0.02, 4] as const;
 
 export class Report {
@@ -55,6 +59,8 @@ export class Report {
   lens: Lens;
   frame: Frame;
   found: number[] = [];
+  /** True once a match of this search was shown. */
+  jumped = false;
   /** Set once the first pane knows its size. */
   fitted = false;
   private readonly onState: (() => void)[] = [];
@@ -210,7 +216,7 @@ export class Report {
     this.unstacked.clear();
     this.relayout();
     this.set({ message: "All groups collapsed" });
-    this.fit();
+    this.home();
   }
 
   /** Opens one more level of boxes, at most as many as can be laid out while somebody waits. */
@@ -229,29 +235,52 @@ export class Report {
     this.relayout();
     const rest = closed.length - some.length;
     this.set({ message: closed.length ? `${some.length} groups expanded${rest ? `, ${rest} more wait` : ""}` : "Everything is expanded" });
-    this.fit();
+    this.home();
   }
 
   find(query: string): void {
     this.found = query.trim() ? this.search.find(query, this.from, this.state.step) : [];
+    this.jumped = false;
     const hits = `${this.found.length} ${this.found.length === 1 ? "match" : "matches"}`;
     this.set({ query, match: 0, message: query.trim() ? hits : "" });
   }
 
   nextMatch(by: number): void {
     if (!this.found.length) return;
+    this.jumped = true;
     const match = (this.state.match + by + this.found.length) % this.found.length;
     this.state = { ...this.state, match };
     this.reveal(this.found[match]);
   }
 
+  /** The whole graph in one view. */
   fit(): void {
     const { width, height } = this.frame;
-    const zoom = Math.min((this.pane.width - ROOM / 2) / width, (this.pane.height - ROOM / 2) / height, 1.1);
-    // A tall graph opens at its top, readable, rather than as a thread.
-    const scale = Math.max(zoom, Math.min(0.42, (this.pane.width - 24) / width));
-    const top = scale > zoom ? this.pane.height / 2 / scale - 12 / scale : height / 2;
-    this.look_at({ x: width / 2, y: top, zoom: scale });
+    const zoom = Math.min((this.pane.width - MARGIN) / width, (this.pane.height - MARGIN) / height, 1.1);
+    this.look_at({ x: width / 2, y: height / 2, zoom });
+  }
+
+  /** The whole graph if it can be read so, else its top at a size that can. */
+  home(): void {
+    const { width, height } = this.frame;
+    const zoom = Math.min((this.pane.width - MARGIN) / width, (this.pane.height - MARGIN) / height, 1.1);
+    if (zoom >= READABLE) {
+      this.fit();
+      return;
+    }
+    const scale = Math.min(READABLE, Math.max((this.pane.width - MARGIN) / width, READABLE / 2));
+    this.look_at({ x: width / 2, y: (this.pane.height / 2 - 8) / scale, zoom: scale });
+  }
+
+  setCompact(compact: boolean): void {
+    this.set({ compact });
+    if (this.state.selected !== null) this.showItem(this.state.selected);
+    else this.home();
+  }
+
+  toggleTheme(): void {
+    const dark = document.documentElement.dataset.theme === "dark";
+    this.set({ theme: dark ? "light" : "dark" });
   }
 
   look_at(camera: Camera): void {

@@ -58,7 +58,7 @@ export class PaneView {
     this.report.pane = { width: clientWidth, height: clientHeight };
     if (first) {
       this.report.fitted = true;
-      this.report.fit();
+      this.report.home();
     }
     this.draw();
   }
