@@ -23,7 +23,10 @@ export default tseslint.config(
       "no-restricted-syntax": [
         "error",
         { selector: "JSXAttribute[name.name='dangerouslySetInnerHTML']", message: "use text nodes" },
-        { selector: "JSXAttribute[name.name='style']", message: "the page's policy forbids inline styles: use a class" },
+        {
+          selector: "JSXAttribute[name.name='style']",
+          message: "the page's policy forbids inline styles: use a class",
+        },
       ],
       "no-eval": "error",
       "no-implied-eval": "error",

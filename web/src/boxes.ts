@@ -139,7 +139,9 @@ export class Boxes {
     const kept = items.filter((item) => item.box >= 0 && this.all[item.box].template >= 0);
     items = items.filter((item) => item.box < 0 || this.all[item.box].template < 0);
     while (items.length > MOST) {
-      const bounds = this.cuts(items.map((item) => (item.box < 0 ? [item.slot] : [...this.slotsIn(item.box)])));
+      const bounds = this.cuts(
+        items.map((item) => (item.box < 0 ? [item.slot] : [...this.slotsIn(item.box)])),
+      );
       items = bounds.map(([from, to]) => {
         const part = this.newPart(box, items.slice(from, to));
         return { slot: -1, box: part.id, at: items[from].at };
@@ -174,7 +176,8 @@ export class Boxes {
   private name(part: Box, number: number, prefix = ""): void {
     part.label = `part ${prefix}${number}`;
     let inner = 0;
-    for (const id of part.boxes) if (this.all[id].kind === "part") this.name(this.all[id], ++inner, `${prefix}${number}.`);
+    for (const id of part.boxes)
+      if (this.all[id].kind === "part") this.name(this.all[id], ++inner, `${prefix}${number}.`);
   }
 
   /** Ranges of items, each near PART long, that end where the fewest edges cross. */
@@ -197,7 +200,8 @@ export class Boxes {
       let end = members.length;
       if (end - start > MOST) {
         end = start + PART;
-        for (let i = start + PART / 2; i < start + MOST; i++) if (crossing[i - 1] < crossing[end - 1]) end = i;
+        for (let i = start + PART / 2; i < start + MOST; i++)
+          if (crossing[i - 1] < crossing[end - 1]) end = i;
       }
       ranges.push([start, end]);
       start = end;

@@ -30,10 +30,12 @@ export function compare(graph: Graph, before: number, after: number): Diff {
   else byProvenance(graph, diff);
   // Nobody may be left without a status: what no pair names is told by its key.
   for (const node of graph.aliveNodes(before)) {
-    if (!diff.statusBefore.has(node)) diff.statusBefore.set(node, keyStatus(graph, node, after, "removed", diff));
+    if (!diff.statusBefore.has(node))
+      diff.statusBefore.set(node, keyStatus(graph, node, after, "removed", diff));
   }
   for (const node of graph.aliveNodes(after)) {
-    if (!diff.statusAfter.has(node)) diff.statusAfter.set(node, keyStatus(graph, node, before, "added", diff));
+    if (!diff.statusAfter.has(node))
+      diff.statusAfter.set(node, keyStatus(graph, node, before, "added", diff));
   }
   for (let node = graph.realNodes; node < graph.nodes; node++) {
     diff.statusBefore.set(node, "same");

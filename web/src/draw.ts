@@ -156,8 +156,13 @@ function drawNode(painter: Painter, slot: number, rect: Rect, job: Job): void {
   const radius = io ? rect.height / 2 : 7;
   painter.alpha(gone ? 0.85 : 1);
   const { x, y, width, height } = rect;
-  painter.rect(x, y, width, height, radius, fill, { colour: look.border, width: look.width, dash: look.dash });
-  if (look.double) painter.rect(x + 3, y + 3, width - 6, height - 6, radius - 3, null, { colour: look.border, width: 1 });
+  painter.rect(x, y, width, height, radius, fill, {
+    colour: look.border,
+    width: look.width,
+    dash: look.dash,
+  });
+  if (look.double)
+    painter.rect(x + 3, y + 3, width - 6, height - 6, radius - 3, null, { colour: look.border, width: 1 });
   if (height * job.zoom > 11) {
     const badge = !lens.plain && !io;
     const left = x + (badge ? 28 : io ? 16 : 12);
@@ -266,7 +271,10 @@ function bar(painter: Painter, rect: Rect, by: Record<string, number>, nodes: nu
     const text = count(by[status]);
     painter.text(text, right, rect.y + 36, { size: 11, colour: palette.ink, align: "right", bold: true });
     right -= text.length * 6.6 + 12;
-    painter.glyph(GLYPHS[status], right, rect.y + 31, 1, { colour: palette.status[status].border, width: 1.8 });
+    painter.glyph(GLYPHS[status], right, rect.y + 31, 1, {
+      colour: palette.status[status].border,
+      width: 1.8,
+    });
     right -= 6;
   }
 }
@@ -285,7 +293,11 @@ function drawLine(painter: Painter, line: Line, info: WireInfo, job: Job, lit: b
     colour = palette.accent;
     width += 1.2;
   }
-  painter.line(line.points, { colour, width: Math.max(width, 0.7 / job.zoom), dash }, line.arrow && job.zoom > 0.2);
+  painter.line(
+    line.points,
+    { colour, width: Math.max(width, 0.7 / job.zoom), dash },
+    line.arrow && job.zoom > 0.2,
+  );
 }
 
 /** One label for each tensor, not for each of its readers. */
@@ -306,7 +318,8 @@ function labelLines(painter: Painter, frame: Frame, job: Job): void {
       size: big ? 10.5 : 9.5,
       bold: big,
       colour: big ? job.palette.big : job.palette.faint,
-      outline: frame.box === 0 ? job.palette.paper : job.palette.frame[job.graph.boxes.get(frame.box).depth % 2],
+      outline:
+        frame.box === 0 ? job.palette.paper : job.palette.frame[job.graph.boxes.get(frame.box).depth % 2],
     });
   }
 }

@@ -27,7 +27,9 @@ export class HeatMap {
     if (raw.kind === "category") {
       const counts = new Map<string, number>();
       for (const value of this.of.values()) counts.set(String(value), (counts.get(String(value)) ?? 0) + 1);
-      this.categories = [...counts.keys()].sort((a, b) => counts.get(b)! - counts.get(a)! || (a < b ? -1 : 1));
+      this.categories = [...counts.keys()].sort(
+        (a, b) => counts.get(b)! - counts.get(a)! || (a < b ? -1 : 1),
+      );
     } else {
       const numbers = [...this.of.values()].map(Number).filter(Number.isFinite);
       const positive = numbers.filter((n) => n > 0);
@@ -57,7 +59,9 @@ export class HeatMap {
   }
 
   text(value: number | string): string {
-    return this.raw.kind === "category" ? printable(String(value), 80) : quantity(Number(value), this.raw.unit);
+    return this.raw.kind === "category"
+      ? printable(String(value), 80)
+      : quantity(Number(value), this.raw.unit);
   }
 
   /** Colour and words of an item: a node by its value, a closed box by the sum or the largest below it. */
@@ -71,17 +75,23 @@ export class HeatMap {
       const words = this.words.get(box);
       if (!words?.size) return null;
       const [word, most] = [...words].sort((a, b) => b[1] - a[1])[0];
-      const text = words.size === 1 ? this.text(word) : `${this.text(word)} ${most}, other ${this.total(words) - most}`;
+      const text =
+        words.size === 1 ? this.text(word) : `${this.text(word)} ${most}, other ${this.total(words) - most}`;
       return { ...this.colour(word), text };
     }
     const sum = this.sums.get(box);
-    return sum === undefined ? null : { ...this.colour(sum), text: `${this.adds ? "Σ" : "max"} ${this.text(sum)}` };
+    return sum === undefined
+      ? null
+      : { ...this.colour(sum), text: `${this.adds ? "Σ" : "max"} ${this.text(sum)}` };
   }
 
   /** Ends and middle of the legend. */
   ticks(): { at: number; text: string }[] {
     const middle = this.log ? Math.sqrt(this.low * this.high) : (this.low + this.high) / 2;
-    return [this.low, middle, this.high].map((value, i) => ({ at: i / 2, text: quantity(value, this.raw.unit) }));
+    return [this.low, middle, this.high].map((value, i) => ({
+      at: i / 2,
+      text: quantity(value, this.raw.unit),
+    }));
   }
 
   private total(words: Map<string, number>): number {

@@ -17,8 +17,13 @@ export interface Lit {
 export function lit(report: Report): Lit {
   const { found, state } = report;
   const look = report.look();
-  const current = state.query && found.length ? shownAs(report.graph, report.graph.slot[found[state.match]], look) : null;
-  return { related: report.itemsOf(report.related()), found: report.itemsOf(state.query ? found : []), current };
+  const current =
+    state.query && found.length ? shownAs(report.graph, report.graph.slot[found[state.match]], look) : null;
+  return {
+    related: report.itemsOf(report.related()),
+    found: report.itemsOf(state.query ? found : []),
+    current,
+  };
 }
 
 export function job(report: Report, side: Side, palette: Palette, marks: Lit): Job {

@@ -12,9 +12,11 @@ export interface Binding {
   run: (report: Report) => void;
 }
 
-const mode = (name: Mode) => (report: Report): void => {
-  if (report.graph.steps > 1) report.set({ mode: name });
-};
+const mode =
+  (name: Mode) =>
+  (report: Report): void => {
+    if (report.graph.steps > 1) report.set({ mode: name });
+  };
 
 const focus = (selector: string): void => document.querySelector<HTMLElement>(selector)?.focus();
 
@@ -22,7 +24,13 @@ export const BINDINGS: Binding[] = [
   { keys: ["j"], label: "j", about: "Next step", section: "Steps", run: (r) => r.step(1) },
   { keys: ["k"], label: "k", about: "Previous step", section: "Steps", run: (r) => r.step(-1) },
   { keys: ["Home"], label: "Home", about: "First step", section: "Steps", run: (r) => r.set({ step: 0 }) },
-  { keys: ["End"], label: "End", about: "Last step", section: "Steps", run: (r) => r.set({ step: r.graph.steps - 1 }) },
+  {
+    keys: ["End"],
+    label: "End",
+    about: "Last step",
+    section: "Steps",
+    run: (r) => r.set({ step: r.graph.steps - 1 }),
+  },
   {
     keys: ["b"],
     label: "b",
@@ -50,27 +58,99 @@ export const BINDINGS: Binding[] = [
   { keys: ["a"], label: "a", about: "Pan left", section: "View", run: (r) => r.panBy(-120, 0) },
   { keys: ["d"], label: "d", about: "Pan right", section: "View", run: (r) => r.panBy(120, 0) },
   { keys: ["h"], label: "h", about: "Next heat map", section: "View", run: nextHeat },
-  { keys: ["l"], label: "l", about: "Keep places, or draw compactly", section: "View", run: (r) => r.setCompact(!r.state.compact) },
-  { keys: ["m"], label: "m", about: "Minimap", section: "View", run: (r) => r.set({ minimap: !r.state.minimap }) },
+  {
+    keys: ["l"],
+    label: "l",
+    about: "Keep places, or draw compactly",
+    section: "View",
+    run: (r) => r.setCompact(!r.state.compact),
+  },
+  {
+    keys: ["m"],
+    label: "m",
+    about: "Minimap",
+    section: "View",
+    run: (r) => r.set({ minimap: !r.state.minimap }),
+  },
   { keys: ["t"], label: "t", about: "Light or dark", section: "View", run: (r) => r.toggleTheme() },
-  { keys: ["ArrowUp"], label: "↑", about: "What feeds the selection", section: "Graph", run: (r) => walk(r, "up") },
-  { keys: ["ArrowDown"], label: "↓", about: "What the selection feeds", section: "Graph", run: (r) => walk(r, "down") },
-  { keys: ["ArrowLeft"], label: "←", about: "Neighbour to the left", section: "Graph", run: (r) => walk(r, "left") },
-  { keys: ["ArrowRight"], label: "→", about: "Neighbour to the right", section: "Graph", run: (r) => walk(r, "right") },
-  { keys: ["Enter", " "], label: "Enter", about: "Expand or collapse the selected group", section: "Graph", run: enter },
+  {
+    keys: ["ArrowUp"],
+    label: "↑",
+    about: "What feeds the selection",
+    section: "Graph",
+    run: (r) => walk(r, "up"),
+  },
+  {
+    keys: ["ArrowDown"],
+    label: "↓",
+    about: "What the selection feeds",
+    section: "Graph",
+    run: (r) => walk(r, "down"),
+  },
+  {
+    keys: ["ArrowLeft"],
+    label: "←",
+    about: "Neighbour to the left",
+    section: "Graph",
+    run: (r) => walk(r, "left"),
+  },
+  {
+    keys: ["ArrowRight"],
+    label: "→",
+    about: "Neighbour to the right",
+    section: "Graph",
+    run: (r) => walk(r, "right"),
+  },
+  {
+    keys: ["Enter", " "],
+    label: "Enter",
+    about: "Expand or collapse the selected group",
+    section: "Graph",
+    run: enter,
+  },
   { keys: ["g"], label: "g", about: "The group around the selection", section: "Graph", run: outwards },
-  { keys: ["x"], label: "x", about: "Show the copies of a repeated block one by one", section: "Graph", run: copies },
+  {
+    keys: ["x"],
+    label: "x",
+    about: "Show the copies of a repeated block one by one",
+    section: "Graph",
+    run: copies,
+  },
   { keys: ["e"], label: "e", about: "Expand one more level", section: "Graph", run: (r) => r.expandMore() },
   { keys: ["c"], label: "c", about: "Collapse everything", section: "Graph", run: (r) => r.collapseAll() },
   { keys: ["]"], label: "]", about: "Next change", section: "Graph", run: (r) => nextChange(r, 1) },
   { keys: ["["], label: "[", about: "Previous change", section: "Graph", run: (r) => nextChange(r, -1) },
   { keys: ["/"], label: "/", about: "Search", section: "Search and panels", run: () => focus("#search") },
   { keys: ["n"], label: "n", about: "Next match", section: "Search and panels", run: (r) => r.nextMatch(1) },
-  { keys: ["N", "p"], label: "N", about: "Previous match", section: "Search and panels", run: (r) => r.nextMatch(-1) },
-  { keys: ["i"], label: "i", about: "Show or hide the side panel", section: "Search and panels", run: (r) => r.set({ panel: !r.state.panel }) },
+  {
+    keys: ["N", "p"],
+    label: "N",
+    about: "Previous match",
+    section: "Search and panels",
+    run: (r) => r.nextMatch(-1),
+  },
+  {
+    keys: ["i"],
+    label: "i",
+    about: "Show or hide the side panel",
+    section: "Search and panels",
+    run: (r) => r.set({ panel: !r.state.panel }),
+  },
   { keys: ["r"], label: "r", about: "Outline (tree and table)", section: "Search and panels", run: outline },
-  { keys: ["?"], label: "?", about: "These keys", section: "Search and panels", run: (r) => r.set({ help: !r.state.help }) },
-  { keys: ["Escape"], label: "Esc", about: "Close, or select nothing", section: "Search and panels", run: escape },
+  {
+    keys: ["?"],
+    label: "?",
+    about: "These keys",
+    section: "Search and panels",
+    run: (r) => r.set({ help: !r.state.help }),
+  },
+  {
+    keys: ["Escape"],
+    label: "Esc",
+    about: "Close, or select nothing",
+    section: "Search and panels",
+    run: escape,
+  },
 ];
 
 function nextHeat(report: Report): void {
@@ -110,7 +190,8 @@ export function listen(report: Report): () => void {
   const onKey = (event: KeyboardEvent): void => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const target = event.target as HTMLElement;
-    const typing = target instanceof HTMLInputElement && target.type !== "range" && target.type !== "checkbox";
+    const typing =
+      target instanceof HTMLInputElement && target.type !== "range" && target.type !== "checkbox";
     if (typing || target instanceof HTMLSelectElement || target instanceof HTMLTextAreaElement) return;
     const onGraph = target === document.body || target instanceof HTMLCanvasElement;
     if (!onGraph && LOCAL.includes(event.key)) return;

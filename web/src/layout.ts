@@ -53,7 +53,8 @@ const NODE_HEIGHT = 40;
 /** Width of a text by a table of classes, so that a layout is the same everywhere. */
 export function textWidth(text: string, size: number, bold = false): number {
   let units = 0;
-  for (const c of text) units += "iljI.,:;|!'() ".includes(c) ? 0.32 : "mwMW@×".includes(c) ? 0.88 : c > "\u2e80" ? 1 : 0.63;
+  for (const c of text)
+    units += "iljI.,:;|!'() ".includes(c) ? 0.32 : "mwMW@×".includes(c) ? 0.88 : c > "\u2e80" ? 1 : 0.63;
   return units * size * (bold ? 1.1 : 1);
 }
 
@@ -82,7 +83,12 @@ export function boxSize(graph: Graph, box: number): Size {
 }
 
 /** Which items a box has, and what runs between them. Linear in the slots below the box. */
-export function wire(graph: Graph, box: number, unstacked: ReadonlySet<number>, live: (slot: number) => boolean): Wiring {
+export function wire(
+  graph: Graph,
+  box: number,
+  unstacked: ReadonlySet<number>,
+  live: (slot: number) => boolean,
+): Wiring {
   const { boxes } = graph;
   const itemOf = new Map<number, Item>();
   const items: Item[] = [];
@@ -170,7 +176,10 @@ export function place(wiring: Wiring, sizeOf: (item: Item) => Size): Placed {
         g.setNode(String(port), { width: 1, height: 1, x: 0, y: 0 });
       }
     }
-    g.setEdge(String(from), String(to), { points: [], weight: body || from === IN || to === OUT ? 1 : Math.min(4, 1 + edges.length) });
+    g.setEdge(String(from), String(to), {
+      points: [],
+      weight: body || from === IN || to === OUT ? 1 : Math.min(4, 1 + edges.length),
+    });
   }
   dagreLayout(g);
   const at: Placed["at"] = new Map();
@@ -183,7 +192,9 @@ export function place(wiring: Wiring, sizeOf: (item: Item) => Size): Placed {
     const { x, y } = g.node(String(item));
     return { x, y };
   };
-  const paths = wiring.wires.map(({ from, to }) => g.edge(String(from), String(to)).points.map(({ x, y }) => ({ x, y })));
+  const paths = wiring.wires.map(({ from, to }) =>
+    g.edge(String(from), String(to)).points.map(({ x, y }) => ({ x, y })),
+  );
   const { width = 0, height = 0 } = g.graph() as Partial<Size>;
   return {
     size: { width: Math.max(width, 60), height: Math.max(height, 30) },

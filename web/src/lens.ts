@@ -61,7 +61,8 @@ export class Lens {
       if (!row) continue;
       STATUSES.forEach((status, i) => {
         const [before, after] = [row[2 * i], row[2 * i + 1]];
-        const shown = side === "before" ? before : side === "after" ? after : after + (this.goes(status) ? before : 0);
+        const shown =
+          side === "before" ? before : side === "after" ? after : after + (this.goes(status) ? before : 0);
         by[status] += shown;
         nodes += shown;
       });
@@ -75,7 +76,9 @@ export class Lens {
   }
 
   lives(node: number, side: Side): boolean {
-    return (side !== "after" && this.aliveBefore[node] === 1) || (side !== "before" && this.aliveAfter[node] === 1);
+    return (
+      (side !== "after" && this.aliveBefore[node] === 1) || (side !== "before" && this.aliveAfter[node] === 1)
+    );
   }
 
   wire(wire: Wire): WireInfo {

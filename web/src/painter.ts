@@ -10,7 +10,15 @@ export interface Stroke {
 
 export interface Painter {
   alpha(value: number): void;
-  rect(x: number, y: number, width: number, height: number, radius: number, fill: string | null, stroke?: Stroke): void;
+  rect(
+    x: number,
+    y: number,
+    width: number,
+    height: number,
+    radius: number,
+    fill: string | null,
+    stroke?: Stroke,
+  ): void;
   /** A smooth line through the points; with a head, an arrow at its end. */
   line(points: Point[], stroke: Stroke, head: boolean): void;
   /** A path in a box of 10 by 10, with its corner at x, y. */
@@ -39,7 +47,10 @@ export function smooth(points: Point[]): { moves: [string, ...number[]][]; tip: 
   const n = points.length;
   const moves: [string, ...number[]][] = [["M", points[0].x, points[0].y]];
   for (let i = 1; i < n - 1; i++) {
-    const end = i === n - 2 ? points[n - 1] : { x: (points[i].x + points[i + 1].x) / 2, y: (points[i].y + points[i + 1].y) / 2 };
+    const end =
+      i === n - 2
+        ? points[n - 1]
+        : { x: (points[i].x + points[i + 1].x) / 2, y: (points[i].y + points[i + 1].y) / 2 };
     moves.push(["Q", points[i].x, points[i].y, end.x, end.y]);
   }
   if (n <= 2) moves.push(["L", points[n - 1].x, points[n - 1].y]);
@@ -68,7 +79,15 @@ export class CanvasPainter implements Painter {
     this.ctx.globalAlpha = value;
   }
 
-  rect(x: number, y: number, width: number, height: number, radius: number, fill: string | null, stroke?: Stroke): void {
+  rect(
+    x: number,
+    y: number,
+    width: number,
+    height: number,
+    radius: number,
+    fill: string | null,
+    stroke?: Stroke,
+  ): void {
     const { ctx } = this;
     ctx.beginPath();
     if (radius > 0) ctx.roundRect(x, y, width, height, radius);
@@ -163,7 +182,9 @@ export function middle(text: string, width: number, measure: (text: string) => n
   if (chars.length === [...text].length && measure(text) <= width) return text;
   let [low, high] = [0, chars.length];
   const cut = (keep: number): string =>
-    keep <= 0 ? "…" : `${chars.slice(0, Math.ceil(keep / 2)).join("")}…${chars.slice(chars.length - Math.floor(keep / 2)).join("")}`;
+    keep <= 0
+      ? "…"
+      : `${chars.slice(0, Math.ceil(keep / 2)).join("")}…${chars.slice(chars.length - Math.floor(keep / 2)).join("")}`;
   while (low < high) {
     const half = Math.ceil((low + high) / 2);
     if (measure(cut(half)) <= width) low = half;

@@ -95,8 +95,16 @@ export const GLYPHS: Record<Status, string> = {
 
 // Cividis, by Nuñez, Anderton and Renslow: even in lightness for colour-blind readers too.
 const CIVIDIS = [
-  [0, 34, 78], [18, 53, 112], [59, 73, 109], [87, 93, 109], [112, 113, 115],
-  [138, 134, 120], [165, 156, 116], [195, 179, 105], [225, 204, 85], [254, 232, 56],
+  [0, 34, 78],
+  [18, 53, 112],
+  [59, 73, 109],
+  [87, 93, 109],
+  [112, 113, 115],
+  [138, 134, 120],
+  [165, 156, 116],
+  [195, 179, 105],
+  [225, 204, 85],
+  [254, 232, 56],
 ];
 
 /** Colour of t in 0..1, and the ink that reads on it. */
@@ -107,7 +115,16 @@ export function heatColour(t: number): { fill: string; ink: string } {
   return { fill: `rgb(${mix.join(",")})`, ink: t > 0.45 ? "#111111" : "#ffffff" };
 }
 
-export const CATEGORIES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#7f7f7f", "#f0e442"];
+export const CATEGORIES = [
+  "#0072b2",
+  "#e69f00",
+  "#009e73",
+  "#cc79a7",
+  "#d55e00",
+  "#56b4e9",
+  "#7f7f7f",
+  "#f0e442",
+];
 export const CATEGORY_COUNT = CATEGORIES.length;
 
 export function categoryColour(index: number): { fill: string; ink: string } {

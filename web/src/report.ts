@@ -130,7 +130,10 @@ export class Report {
       if (selectedKey !== null && this.lens.nodeIn(selectedKey, "both") < 0) this.state.selected = null;
     }
     const moved = state.compact !== old.compact;
-    if (moved || (state.compact && this.lens !== undefined && (state.step !== old.step || state.base !== old.base))) {
+    if (
+      moved ||
+      (state.compact && this.lens !== undefined && (state.step !== old.step || state.base !== old.base))
+    ) {
       this.relayout();
     }
     this.tell();
@@ -140,12 +143,21 @@ export class Report {
     const { steps } = this.graph.raw;
     let { step } = this.state;
     do step += by;
-    while (this.state.hideUnchanged && steps[step] && !steps[step].changed && step > 0 && step < steps.length - 1);
+    while (
+      this.state.hideUnchanged &&
+      steps[step] &&
+      !steps[step].changed &&
+      step > 0 &&
+      step < steps.length - 1
+    );
     if (steps[step]) this.set({ step, message: "" });
   }
 
   select(item: Item | null): void {
-    this.set({ selected: item, ...(item !== null ? { tab: "detail", message: this.describe(item) } : { message: "" }) });
+    this.set({
+      selected: item,
+      ...(item !== null ? { tab: "detail", message: this.describe(item) } : { message: "" }),
+    });
   }
 
   /** Selects a node, opens the boxes around it, and moves it into view. */
@@ -179,7 +191,9 @@ export class Report {
     if (!rect) return;
     const zoom = Math.max(this.camera.zoom, Math.min(0.9, this.pane.width / (rect.width * 1.2)));
     const fits = rect.width * zoom < this.pane.width && rect.height * zoom < this.pane.height;
-    const scale = fits ? zoom : Math.min(this.pane.width / (rect.width + 40), this.pane.height / (rect.height + 40));
+    const scale = fits
+      ? zoom
+      : Math.min(this.pane.width / (rect.width + 40), this.pane.height / (rect.height + 40));
     this.look_at({ x: rect.x + rect.width / 2, y: rect.y + rect.height / 2, zoom: scale });
   }
 
@@ -192,7 +206,11 @@ export class Report {
     // What was clicked stays where it was.
     const after = find(this.frame, boxItem(box));
     if (before && after) {
-      this.camera = { ...this.camera, x: this.camera.x + after.x - before.x, y: this.camera.y + after.y - before.y };
+      this.camera = {
+        ...this.camera,
+        x: this.camera.x + after.x - before.x,
+        y: this.camera.y + after.y - before.y,
+      };
     }
     const { label } = this.graph.boxes.get(box);
     this.set({ message: `${label} ${this.open.has(box) ? "expanded" : "collapsed"}` });
@@ -234,7 +252,11 @@ export class Report {
     for (const id of some) this.open.add(id);
     this.relayout();
     const rest = closed.length - some.length;
-    this.set({ message: closed.length ? `${some.length} groups expanded${rest ? `, ${rest} more wait` : ""}` : "Everything is expanded" });
+    this.set({
+      message: closed.length
+        ? `${some.length} groups expanded${rest ? `, ${rest} more wait` : ""}`
+        : "Everything is expanded",
+    });
     this.home();
   }
 
@@ -293,7 +315,11 @@ export class Report {
     const { x, y, zoom } = this.camera;
     const next = Math.max(ZOOM_RANGE[0], Math.min(ZOOM_RANGE[1], zoom * factor));
     const keep = at ?? { x, y };
-    this.look_at({ x: keep.x + ((x - keep.x) * zoom) / next, y: keep.y + ((y - keep.y) * zoom) / next, zoom: next });
+    this.look_at({
+      x: keep.x + ((x - keep.x) * zoom) / next,
+      y: keep.y + ((y - keep.y) * zoom) / next,
+      zoom: next,
+    });
   }
 
   panBy(dx: number, dy: number): void {

@@ -76,7 +76,9 @@ export class Stage {
     layouts: Map<number, { wiring: Wiring; placed: Placed }>,
   ): Size {
     const { graph } = this;
-    const copies = graph.boxes.get(box).boxes.filter((child) => look.unstacked.has(graph.boxes.get(child).template));
+    const copies = graph.boxes
+      .get(box)
+      .boxes.filter((child) => look.unstacked.has(graph.boxes.get(child).template));
     const id = `${box}|${look.only?.join() ?? ""}|${copies.join()}`;
     let wiring = this.wirings.get(id);
     if (!wiring) this.wirings.set(id, (wiring = wire(graph, box, look.unstacked, live)));

@@ -59,12 +59,21 @@ export class Search {
     if (!fields) {
       const { graph } = this;
       const values = [...graph.inputs(node), ...graph.outputs(node)].filter((value) => value >= 0);
-      const names = graph.outputs(node).filter((value) => value >= 0).map((value) => graph.valueName(value));
+      const names = graph
+        .outputs(node)
+        .filter((value) => value >= 0)
+        .map((value) => graph.valueName(value));
       fields = {
         op: graph.op(node).toLowerCase(),
         name: [graph.name(node), ...names].join("\n").toLowerCase(),
-        dtype: values.map((value) => graph.dtype(value)).join(" ").toLowerCase(),
-        shape: values.map((value) => shape(graph, value)).join(" ").toLowerCase(),
+        dtype: values
+          .map((value) => graph.dtype(value))
+          .join(" ")
+          .toLowerCase(),
+        shape: values
+          .map((value) => shape(graph, value))
+          .join(" ")
+          .toLowerCase(),
         group: graph.boxes.path(graph.boxes.ofSlot[graph.slot[node]]).toLowerCase(),
       };
       this.cache.set(node, fields);

@@ -3,7 +3,16 @@
 import { draw } from "./draw";
 import { job, lit } from "./jobs";
 import type { Point } from "./layout";
-import { arrow, CanvasPainter, FONT, middle, smooth, type Painter, type Stroke, type TextStyle } from "./painter";
+import {
+  arrow,
+  CanvasPainter,
+  FONT,
+  middle,
+  smooth,
+  type Painter,
+  type Stroke,
+  type TextStyle,
+} from "./painter";
 import type { Palette } from "./palette";
 import type { Report } from "./report";
 import { printable, tail } from "./text";
@@ -12,15 +21,17 @@ const round = (value: number): string => String(Math.round(value * 100) / 100);
 
 /** Text that may stand in XML: markup escaped, characters that XML forbids left out. */
 export function escapeXml(text: string): string {
-  return text
-    // eslint-disable-next-line no-control-regex
-    .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, "")
-    .replace(/[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g, "")
-    .replace(/&/g, "&amp;")
-    .replace(/</g, "&lt;")
-    .replace(/>/g, "&gt;")
-    .replace(/"/g, "&quot;")
-    .replace(/'/g, "&#39;");
+  return (
+    text
+      // eslint-disable-next-line no-control-regex
+      .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, "")
+      .replace(/[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g, "")
+      .replace(/&/g, "&amp;")
+      .replace(/</g, "&lt;")
+      .replace(/>/g, "&gt;")
+      .replace(/"/g, "&quot;")
+      .replace(/'/g, "&#39;")
+  );
 }
 
 export class SvgPainter implements Painter {
@@ -33,7 +44,15 @@ export class SvgPainter implements Painter {
     this.opacity = value;
   }
 
-  rect(x: number, y: number, width: number, height: number, radius: number, fill: string | null, stroke?: Stroke): void {
+  rect(
+    x: number,
+    y: number,
+    width: number,
+    height: number,
+    radius: number,
+    fill: string | null,
+    stroke?: Stroke,
+  ): void {
     const size = `x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}" rx="${round(radius)}"`;
     this.parts.push(`<rect ${size} fill="${fill ?? "none"}"${this.stroke(stroke)}${this.fade()}/>`);
   }
@@ -43,7 +62,9 @@ export class SvgPainter implements Painter {
     const d = moves.map(([kind, ...numbers]) => `${kind}${numbers.map(round).join(" ")}`).join("");
     this.parts.push(`<path d="${d}" fill="none"${this.stroke(stroke)}${this.fade()}/>`);
     if (!head) return;
-    const corners = arrow(tip, back, stroke.width).map(({ x, y }) => `${round(x)},${round(y)}`).join(" ");
+    const corners = arrow(tip, back, stroke.width)
+      .map(({ x, y }) => `${round(x)},${round(y)}`)
+      .join(" ");
     this.parts.push(`<polygon points="${corners}" fill="${stroke.colour}"${this.fade()}/>`);
   }
 
@@ -55,7 +76,9 @@ export class SvgPainter implements Painter {
   text(text: string, x: number, y: number, style: TextStyle): void {
     const shown = style.width === undefined ? text : middle(text, style.width, (t) => this.measure(t, style));
     const anchor = { left: "start", center: "middle", right: "end" }[style.align ?? "left"];
-    const outline = style.outline ? ` stroke="${style.outline}" stroke-width="4" paint-order="stroke" stroke-linejoin="round"` : "";
+    const outline = style.outline
+      ? ` stroke="${style.outline}" stroke-width="4" paint-order="stroke" stroke-linejoin="round"`
+      : "";
     this.parts.push(
       `<text x="${round(x)}" y="${round(y + style.size * 0.35)}" font-size="${style.size}" fill="${style.colour}"` +
         `${style.bold ? ' font-weight="600"' : ""} text-anchor="${anchor}"${outline}` +
@@ -129,7 +152,10 @@ export function viewAsPng(report: Report, palette: Palette): Promise<Blob> {
     ctx.restore();
   });
   return new Promise((done, fail) =>
-    canvas.toBlob((blob) => (blob ? done(blob) : fail(new Error("The picture is too large for this browser."))), "image/png"),
+    canvas.toBlob(
+      (blob) => (blob ? done(blob) : fail(new Error("The picture is too large for this browser."))),
+      "image/png",
+    ),
   );
 }
 
@@ -143,6 +169,9 @@ export function download(blob: Blob, name: string): void {
 
 /** A file name made of the title: letters, digits, dots and dashes only. */
 export function fileName(title: string, ending: string): string {
-  const safe = tail(title).replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[.-]+|[.-]+$/g, "").slice(0, 60);
+  const safe = tail(title)
+    .replace(/[^A-Za-z0-9._-]+/g, "-")
+    .replace(/^[.-]+|[.-]+$/g, "")
+    .slice(0, 60);
   return `${safe || "graph"}.${ending}`;
 }

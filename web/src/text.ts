@@ -4,7 +4,8 @@ import type { Graph } from "./graph";
 
 // Marks that reorder or hide text, controls, and halves of surrogate pairs.
 // eslint-disable-next-line no-control-regex
-const TRICKY = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
+const TRICKY =
+  /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
 const LONE = /[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
 
 /** The text with what cannot be seen written out, cut to `most` characters. */
@@ -36,7 +37,13 @@ export function plural(value: number, one: string, many = `${one}s`): string {
 export function scaled(value: number): string {
   if (value === 0 || !Number.isFinite(value)) return String(value);
   const size = Math.abs(value);
-  const units: [number, string][] = [[1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]];
+  const units: [number, string][] = [
+    [1e15, "P"],
+    [1e12, "T"],
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ];
   for (const [unit, letter] of units) if (size >= unit) return `${digits(value / unit)} ${letter}`;
   if (size >= 0.01) return digits(value);
   return value.toExponential(1).replace("e-", "e−");

@@ -25,7 +25,14 @@ export function link(report: Report): string {
     }
   }
   if (state.query) parts.push(["q", state.query]);
-  parts.push(["open", [...report.open].filter((box) => box > 0).sort((a, b) => a - b).slice(0, 200).join(".")]);
+  parts.push([
+    "open",
+    [...report.open]
+      .filter((box) => box > 0)
+      .sort((a, b) => a - b)
+      .slice(0, 200)
+      .join("."),
+  ]);
   if (report.unstacked.size) parts.push(["copies", [...report.unstacked].sort((a, b) => a - b).join(".")]);
   parts.push(["at", [camera.x.toFixed(0), camera.y.toFixed(0), camera.zoom.toFixed(3)].join(",")]);
   return parts.map(([key, value]) => `${key}=${encodeURIComponent(value)}`).join("&");
@@ -48,7 +55,10 @@ export function follow(report: Report, fragment: string): void {
   if (heat) change.heat = heat.raw.id;
   change.compact = said.get("compact") === "1";
   const boxes = (text: string | null): number[] =>
-    (text ?? "").split(".").map(Number).filter((box) => Number.isInteger(box) && box > 0 && box < graph.boxes.all.length);
+    (text ?? "")
+      .split(".")
+      .map(Number)
+      .filter((box) => Number.isInteger(box) && box > 0 && box < graph.boxes.all.length);
   if (said.has("open")) {
     report.open.clear();
     report.open.add(0);

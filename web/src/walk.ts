@@ -4,7 +4,10 @@ import { boxItem, isBox, itemBox, type Item } from "./layout";
 import type { Report } from "./report";
 import { allFrames, find, shownAs, type Rect } from "./scene";
 
-const centre = (rect: Rect): { x: number; y: number } => ({ x: rect.x + rect.width / 2, y: rect.y + rect.height / 2 });
+const centre = (rect: Rect): { x: number; y: number } => ({
+  x: rect.x + rect.width / 2,
+  y: rect.y + rect.height / 2,
+});
 
 function items(report: Report): { item: Item; rect: Rect }[] {
   const all: { item: Item; rect: Rect }[] = [];
@@ -53,7 +56,10 @@ export function walk(report: Report, direction: Direction): void {
   const { selected } = report.state;
   const from = selected === null ? null : find(report.frame, selected);
   if (selected === null || !from) {
-    const first = all.reduce<{ item: Item; rect: Rect } | null>((best, e) => (!best || e.rect.y < best.rect.y ? e : best), null);
+    const first = all.reduce<{ item: Item; rect: Rect } | null>(
+      (best, e) => (!best || e.rect.y < best.rect.y ? e : best),
+      null,
+    );
     if (first) go(report, first.item);
     return;
   }
@@ -114,6 +120,9 @@ function go(report: Report, item: Item): void {
   const { x, y } = centre(rect);
   const margin = 60 / report.camera.zoom;
   const inView =
-    x > view.x + margin && x < view.x + view.width - margin && y > view.y + margin && y < view.y + view.height - margin;
+    x > view.x + margin &&
+    x < view.x + view.width - margin &&
+    y > view.y + margin &&
+    y < view.y + view.height - margin;
   if (!inView) report.look_at({ ...report.camera, x, y });
 }

@@ -15,7 +15,13 @@ export function Detail({ report }: { report: Report }) {
   const before = lens.nodeIn(selected, "before");
   const node = after >= 0 ? after : before;
   if (node < 0) return <Overview report={report} />;
-  return <NodeDetail report={report} node={node} other={after >= 0 && before >= 0 && before !== after ? before : -1} />;
+  return (
+    <NodeDetail
+      report={report}
+      node={node}
+      other={after >= 0 && before >= 0 && before !== after ? before : -1}
+    />
+  );
 }
 
 function Overview({ report }: { report: Report }) {
@@ -58,7 +64,8 @@ function Overview({ report }: { report: Report }) {
         </Section>
       )}
       <p class="hint">
-        Select a node or a group to see its details. Double-click, or <kbd>Enter</kbd>, opens a group. <kbd>?</kbd> shows all keys.
+        Select a node or a group to see its details. Double-click, or <kbd>Enter</kbd>, opens a group.{" "}
+        <kbd>?</kbd> shows all keys.
       </p>
     </>
   );
@@ -71,26 +78,48 @@ function BoxDetail({ report, id }: { report: Report; id: number }) {
   const stacked = box.template >= 0 && !report.unstacked.has(box.template);
   const { nodes, by } = lens.inBox(id, "both", stacked);
   const ops = [...opsIn(report, id)].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
-  const kind = { root: "Graph", scope: "Group", body: "Body of a node", repeat: "Repeated block", part: "Part of a long group" }[box.kind];
+  const kind = {
+    root: "Graph",
+    scope: "Group",
+    body: "Body of a node",
+    repeat: "Repeated block",
+    part: "Part of a long group",
+  }[box.kind];
   const holder = box.holder === null ? -1 : graph.nodeOf(box.holder, report.state.step);
   return (
     <>
       <p class="kicker">{kind}</p>
-      <h2>{printable(box.label) || "group"}{box.copies > 1 && ` ×${box.copies}`}</h2>
+      <h2>
+        {printable(box.label) || "group"}
+        {box.copies > 1 && ` ×${box.copies}`}
+      </h2>
       <Path report={report} box={box.parent} />
       <div class="buttons">
-        <button type="button" onClick={() => report.toggle(id)}>{open ? "Collapse" : "Expand"}</button>
+        <button type="button" onClick={() => report.toggle(id)}>
+          {open ? "Collapse" : "Expand"}
+        </button>
         {box.template >= 0 && (
-          <button type="button" onClick={() => report.unstack(id)}>{stacked ? `Show all ${box.copies} copies` : "Show copies as one"}</button>
+          <button type="button" onClick={() => report.unstack(id)}>
+            {stacked ? `Show all ${box.copies} copies` : "Show copies as one"}
+          </button>
         )}
-        <button type="button" onClick={() => report.showItem(-1 - id)}>Centre</button>
+        <button type="button" onClick={() => report.showItem(-1 - id)}>
+          Centre
+        </button>
       </div>
-      {holder >= 0 && <Section title="Held by"><NodeLink report={report} node={holder} /></Section>}
+      {holder >= 0 && (
+        <Section title="Held by">
+          <NodeLink report={report} node={holder} />
+        </Section>
+      )}
       <Section title={stacked ? "Nodes in all copies" : "Nodes"} aside={count(nodes)}>
         {!lens.plain && (
           <ul class="totals">
             {STATUSES.filter((status) => by[status]).map((status) => (
-              <li key={status}><Badge status={status} /><b>{count(by[status])}</b></li>
+              <li key={status}>
+                <Badge status={status} />
+                <b>{count(by[status])}</b>
+              </li>
             ))}
           </ul>
         )}
@@ -121,7 +150,9 @@ function Bars({ rows }: { rows: [string, number][] }) {
             <th scope="row">{printable(op, 40)}</th>
             <td>{count(n)}</td>
             <td class="bar" aria-hidden="true">
-              <svg width="100%" height="8"><rect width={`${(100 * n) / most}%`} height="8" rx="2" /></svg>
+              <svg width="100%" height="8">
+                <rect width={`${(100 * n) / most}%`} height="8" rx="2" />
+              </svg>
             </td>
           </tr>
         ))}
@@ -156,7 +187,13 @@ function NodeDetail({ report, node, other }: { report: Report; node: number; oth
   const heats = report.heats.filter((heat) => heat.of.has(node));
   return (
     <>
-      <p class="kicker">{graph.kind(node) === "node" ? (domain && domain !== "ai.onnx" ? printable(domain) : "Node") : `Graph ${graph.kind(node)}`}</p>
+      <p class="kicker">
+        {graph.kind(node) === "node"
+          ? domain && domain !== "ai.onnx"
+            ? printable(domain)
+            : "Node"
+          : `Graph ${graph.kind(node)}`}
+      </p>
       <h2 class="node-op">
         {printable(graph.op(node))}
         {!lens.plain && graph.kind(node) === "node" && <Badge status={status} />}
@@ -164,27 +201,39 @@ function NodeDetail({ report, node, other }: { report: Report; node: number; oth
       <p class="name">{printable(graph.name(node), 600) || "(no name)"}</p>
       <Path report={report} box={graph.boxes.ofSlot[graph.slot[node]]} />
       {raw?.doc && /^https:\/\//.test(raw.doc) && (
-        <p><a href={raw.doc} target="_blank" rel="noopener noreferrer">{printable(graph.op(node), 60)} in the operator reference</a></p>
+        <p>
+          <a href={raw.doc} target="_blank" rel="noopener noreferrer">
+            {printable(graph.op(node), 60)} in the operator reference
+          </a>
+        </p>
       )}
       {origins.length > 0 && (
         <Section title="Came from" aside={plural(origins.length, "node")}>
-          <div class="links" data-list="origins"><Long all={origins}>{(origin) => <NodeLink key={origin} report={report} node={origin} />}</Long></div>
+          <div class="links" data-list="origins">
+            <Long all={origins}>{(origin) => <NodeLink key={origin} report={report} node={origin} />}</Long>
+          </div>
         </Section>
       )}
       {heirs.length > 0 && (
         <Section title="Became" aside={plural(heirs.length, "node")}>
-          <div class="links" data-list="heirs"><Long all={heirs}>{(heir) => <NodeLink key={heir} report={report} node={heir} />}</Long></div>
+          <div class="links" data-list="heirs">
+            <Long all={heirs}>{(heir) => <NodeLink key={heir} report={report} node={heir} />}</Long>
+          </div>
         </Section>
       )}
       {other >= 0 && !origins.includes(other) && (
         <Section title="In this place before">
           <div class="links">
             <NodeLink report={report} node={other} />
-            {selfHeirs.map((heir) => <NodeLink key={heir} report={report} node={heir} extra="now" />)}
+            {selfHeirs.map((heir) => (
+              <NodeLink key={heir} report={report} node={heir} extra="now" />
+            ))}
           </div>
         </Section>
       )}
-      {status === "changed" && origins.length === 1 && <Changes report={report} before={origins[0]} after={node} />}
+      {status === "changed" && origins.length === 1 && (
+        <Changes report={report} before={origins[0]} after={node} />
+      )}
       {heats.length > 0 && (
         <Section title="Figures">
           <dl class="facts">
@@ -227,17 +276,28 @@ function Changes({ report, before, after }: { report: Report; before: number; af
     new Map((graph.raw.nodes?.[node]?.a ?? []).map(([n, v]) => [graph.strings[n], graph.strings[v]]));
   const [a, b] = [attributes(before), attributes(after)];
   for (const name of new Set([...a.keys(), ...b.keys()])) note(name, a.get(name) ?? "", b.get(name) ?? "");
-  const names = (values: number[]): string => values.map((v) => (v < 0 ? "–" : tail(graph.valueName(v)))).join(", ");
+  const names = (values: number[]): string =>
+    values.map((v) => (v < 0 ? "–" : tail(graph.valueName(v)))).join(", ");
   note("inputs", names(graph.inputs(before)), names(graph.inputs(after)));
   note("outputs", names(graph.outputs(before)), names(graph.outputs(after)));
   if (!rows.length) return null;
   return (
     <Section title="What changed">
       <table class="plain">
-        <thead><tr><th scope="col">What</th><th scope="col">Before</th><th scope="col">After</th></tr></thead>
+        <thead>
+          <tr>
+            <th scope="col">What</th>
+            <th scope="col">Before</th>
+            <th scope="col">After</th>
+          </tr>
+        </thead>
         <tbody>
           {rows.map(([what, x, y]) => (
-            <tr key={what}><th scope="row">{printable(what, 60)}</th><td>{printable(x)}</td><td>{printable(y)}</td></tr>
+            <tr key={what}>
+              <th scope="row">{printable(what, 60)}</th>
+              <td>{printable(x)}</td>
+              <td>{printable(y)}</td>
+            </tr>
           ))}
         </tbody>
       </table>
@@ -245,7 +305,17 @@ function Changes({ report, before, after }: { report: Report; before: number; af
   );
 }
 
-function Tensors({ report, node, title, values }: { report: Report; node: number; title: string; values: number[] }) {
+function Tensors({
+  report,
+  node,
+  title,
+  values,
+}: {
+  report: Report;
+  node: number;
+  title: string;
+  values: number[];
+}) {
   const { graph, lens } = report;
   if (!values.length) return null;
   const edges = title === "Inputs" ? graph.into[node] : graph.outOf[node];
@@ -253,7 +323,12 @@ function Tensors({ report, node, title, values }: { report: Report; node: number
     <Section title={title} aside={values.length}>
       <Long all={values} step={24}>
         {(value, i) => {
-          if (value < 0) return <p key={i} class="tensor quiet">{i}: left out</p>;
+          if (value < 0)
+            return (
+              <p key={i} class="tensor quiet">
+                {i}: left out
+              </p>
+            );
           const info = graph.values[value];
           const ends = edges
             .filter((edge) => graph.edges[edge].value === value)
@@ -262,15 +337,29 @@ function Tensors({ report, node, title, values }: { report: Report; node: number
           const big = info.k !== "init" && (info.b ?? 0) >= report.bigBytes;
           return (
             <div class="tensor" key={i}>
-              <p class="tensor-name" title={printable(graph.valueName(value))}>{printable(tail(graph.valueName(value)), 80)}</p>
+              <p class="tensor-name" title={printable(graph.valueName(value))}>
+                {printable(tail(graph.valueName(value)), 80)}
+              </p>
               <p class="tensor-type">
                 {typeOf(graph, value)}
-                <span class={big ? "big" : ""}>{bytesText(info.b)}{big && " · large"}</span>
+                <span class={big ? "big" : ""}>
+                  {bytesText(info.b)}
+                  {big && " · large"}
+                </span>
               </p>
               {info.k === "init" && <Statistics stats={info.stats} />}
               {ends.length > 0 && (
                 <div class="links">
-                  <Long all={ends} step={8}>{(end) => <NodeLink key={end} report={report} node={end} extra={title === "Inputs" ? "from" : "to"} />}</Long>
+                  <Long all={ends} step={8}>
+                    {(end) => (
+                      <NodeLink
+                        key={end}
+                        report={report}
+                        node={end}
+                        extra={title === "Inputs" ? "from" : "to"}
+                      />
+                    )}
+                  </Long>
                 </div>
               )}
             </div>
@@ -283,7 +372,12 @@ function Tensors({ report, node, title, values }: { report: Report; node: number
 
 function Statistics({ stats }: { stats?: RawStats }) {
   if (!stats) return <p class="quiet">Initializer; no statistics</p>;
-  const rows: [string, number | undefined][] = [["min", stats.min], ["mean", stats.mean], ["max", stats.max], ["std", stats.std]];
+  const rows: [string, number | undefined][] = [
+    ["min", stats.min],
+    ["mean", stats.mean],
+    ["max", stats.max],
+    ["std", stats.std],
+  ];
   const hist = stats.hist ?? [];
   const most = Math.max(1, ...hist.map(([, , n]) => n));
   const wide = 100 / Math.max(1, hist.length);
@@ -292,20 +386,39 @@ function Statistics({ stats }: { stats?: RawStats }) {
   return (
     <div class="stats">
       <p class="quiet">
-        Initializer{stats.n !== undefined && `, ${count(stats.n)} elements`}{stats.sampled && ", figures from a sample"}
-        {stats.zeros ? `, ${count(stats.zeros)} zeros` : ""}{stats.nonfinite ? `, ${count(stats.nonfinite)} not finite` : ""}
+        Initializer{stats.n !== undefined && `, ${count(stats.n)} elements`}
+        {stats.sampled && ", figures from a sample"}
+        {stats.zeros ? `, ${count(stats.zeros)} zeros` : ""}
+        {stats.nonfinite ? `, ${count(stats.nonfinite)} not finite` : ""}
       </p>
       {hist.length > 0 && (
-        <svg class="hist" viewBox="0 0 100 34" preserveAspectRatio="none" role="img" aria-label={`Histogram of the values from ${scaled(first[0])} to ${scaled(last[1])}`}>
+        <svg
+          class="hist"
+          viewBox="0 0 100 34"
+          preserveAspectRatio="none"
+          role="img"
+          aria-label={`Histogram of the values from ${scaled(first[0])} to ${scaled(last[1])}`}
+        >
           {hist.map(([, , n], i) => (
-            <rect key={i} x={i * wide} width={wide * 0.86} y={34 - (33 * n) / most} height={(33 * n) / most} />
+            <rect
+              key={i}
+              x={i * wide}
+              width={wide * 0.86}
+              y={34 - (33 * n) / most}
+              height={(33 * n) / most}
+            />
           ))}
         </svg>
       )}
       <dl class="row">
-        {rows.filter(([, value]) => value !== undefined && value !== null).map(([label, value]) => (
-          <div key={label}><dt>{label}</dt><dd>{scaled(value!)}</dd></div>
-        ))}
+        {rows
+          .filter(([, value]) => value !== undefined && value !== null)
+          .map(([label, value]) => (
+            <div key={label}>
+              <dt>{label}</dt>
+              <dd>{scaled(value!)}</dd>
+            </div>
+          ))}
       </dl>
     </div>
   );

@@ -57,7 +57,17 @@ class MiniView {
     const { zoom, left, top } = this.fit();
     const colours = palette(report);
     const { state, frame } = report;
-    const id = [isDark(report), report.from, state.step, state.heat, state.mode, frame.width, frame.height, report.open.size, report.unstacked.size].join();
+    const id = [
+      isDark(report),
+      report.from,
+      state.step,
+      state.heat,
+      state.mode,
+      frame.width,
+      frame.height,
+      report.open.size,
+      report.unstacked.size,
+    ].join();
     if (id !== this.drawn) {
       this.drawn = id;
       for (const c of [canvas, this.still]) {

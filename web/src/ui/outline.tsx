@@ -73,9 +73,18 @@ function Tree({ report }: { report: Report }) {
   const { graph, lens, state } = report;
   const [open, setOpen] = useState<Set<number>>(() => new Set());
   const all = rows(report, open);
-  const selectedId = state.selected === null ? "" : isBox(state.selected) ? `b${itemBox(state.selected)}` : `n${state.selected}`;
+  const selectedId =
+    state.selected === null
+      ? ""
+      : isBox(state.selected)
+        ? `b${itemBox(state.selected)}`
+        : `n${state.selected}`;
   const [focused, setFocused] = useState("");
-  const current = all.some((row) => row.id === focused) ? focused : all.some((row) => row.id === selectedId) ? selectedId : all[0]?.id;
+  const current = all.some((row) => row.id === focused)
+    ? focused
+    : all.some((row) => row.id === selectedId)
+      ? selectedId
+      : all[0]?.id;
   const flip = (box: number): void => {
     const next = new Set(open);
     if (!next.delete(box)) next.add(box);
@@ -129,7 +138,14 @@ function Tree({ report }: { report: Report }) {
         >
           {row.box >= 0 && (
             <>
-              <span class="twist" aria-hidden="true" onClick={(event) => { event.stopPropagation(); flip(row.box); }}>
+              <span
+                class="twist"
+                aria-hidden="true"
+                onClick={(event) => {
+                  event.stopPropagation();
+                  flip(row.box);
+                }}
+              >
                 {row.open ? "▾" : "▸"}
               </span>
               <b>{printable(graph.boxes.get(row.box).label, 60) || "group"}</b>
@@ -158,7 +174,9 @@ function Table({ report }: { report: Report }) {
   const [sort, setSort] = useState<{ by: Column; down: boolean } | null>(null);
   const nodes = useMemo(() => {
     const all = new Set([...lens.diff.statusAfter.keys(), ...lens.diff.statusBefore.keys()]);
-    const shown = [...all].filter((node) => node < graph.realNodes && (lens.lives(node, "after") || !replaced(node)));
+    const shown = [...all].filter(
+      (node) => node < graph.realNodes && (lens.lives(node, "after") || !replaced(node)),
+    );
     function replaced(node: number): boolean {
       return graph.nodeOf(graph.key(node), lens.after) >= 0;
     }
@@ -180,8 +198,12 @@ function Table({ report }: { report: Report }) {
   }, [lens, sort]);
   const head = (by: Column, label: string) => (
     <th scope="col" aria-sort={sort?.by === by ? (sort.down ? "descending" : "ascending") : "none"}>
-      <button type="button" onClick={() => setSort({ by, down: sort?.by === by ? !sort.down : by === "bytes" })}>
-        {label}{sort?.by === by ? (sort.down ? " ↓" : " ↑") : ""}
+      <button
+        type="button"
+        onClick={() => setSort({ by, down: sort?.by === by ? !sort.down : by === "bytes" })}
+      >
+        {label}
+        {sort?.by === by ? (sort.down ? " ↓" : " ↑") : ""}
       </button>
     </th>
   );
@@ -203,10 +225,19 @@ function Table({ report }: { report: Report }) {
               const out = graph.outputs(node).find((value) => value >= 0) ?? -1;
               return (
                 <tr key={node}>
-                  {!lens.plain && <td class="nowrap"><Glyph status={lens.status(node, "both")} /> {lens.status(node, "both")}</td>}
+                  {!lens.plain && (
+                    <td class="nowrap">
+                      <Glyph status={lens.status(node, "both")} /> {lens.status(node, "both")}
+                    </td>
+                  )}
                   <td>{printable(graph.op(node), 60)}</td>
                   <td>
-                    <button type="button" class="plain-link" title={printable(graph.name(node))} onClick={() => report.reveal(node)}>
+                    <button
+                      type="button"
+                      class="plain-link"
+                      title={printable(graph.name(node))}
+                      onClick={() => report.reveal(node)}
+                    >
                       {printable(tail(graph.name(node)), 60) || "(no name)"}
                     </button>
                   </td>
@@ -229,9 +260,15 @@ export function Changes({ report }: { report: Report }) {
     const { statusBefore, statusAfter, origins } = lens.diff;
     const inOrder = (a: number, b: number): number => graph.order[graph.slot[a]] - graph.order[graph.slot[b]];
     const pick = (from: Map<number, string>, status: string): number[] =>
-      [...from].filter(([, s]) => s === status).map(([node]) => node).sort(inOrder);
+      [...from]
+        .filter(([, s]) => s === status)
+        .map(([node]) => node)
+        .sort(inOrder);
     return {
-      fused: pick(statusAfter, "fused").map((node) => ({ node, note: `from ${origins.get(node)?.length ?? 0}` })),
+      fused: pick(statusAfter, "fused").map((node) => ({
+        node,
+        note: `from ${origins.get(node)?.length ?? 0}`,
+      })),
       added: pick(statusAfter, "added").map((node) => ({ node, note: "" })),
       removed: pick(statusBefore, "removed").map((node) => ({ node, note: "" })),
       changed: pick(statusAfter, "changed").map((node) => ({ node, note: "" })),
@@ -239,21 +276,26 @@ export function Changes({ report }: { report: Report }) {
   }, [lens]);
   const titles = { fused: "Fused", added: "Added", removed: "Removed", changed: "Changed" };
   const some = Object.values(groups).some((list) => list.length);
-  if (lens.plain) return <p class="hint">This report shows one model. There is nothing to compare it with.</p>;
+  if (lens.plain)
+    return <p class="hint">This report shows one model. There is nothing to compare it with.</p>;
   if (!some) return <p class="hint">Nothing changed between these two steps.</p>;
   return (
     <>
-      {(Object.keys(titles) as (keyof typeof titles)[]).filter((status) => groups[status].length).map((status) => (
-        <section class="section" key={status}>
-          <h3><Glyph status={status} /> {titles[status]}<span class="aside">{count(groups[status].length)}</span></h3>
-          <div class="links">
-            <Long all={groups[status]} step={30}>
-              {({ node, note }) => <NodeLink key={node} report={report} node={node} extra={note} />}
-            </Long>
-          </div>
-        </section>
-      ))}
+      {(Object.keys(titles) as (keyof typeof titles)[])
+        .filter((status) => groups[status].length)
+        .map((status) => (
+          <section class="section" key={status}>
+            <h3>
+              <Glyph status={status} /> {titles[status]}
+              <span class="aside">{count(groups[status].length)}</span>
+            </h3>
+            <div class="links">
+              <Long all={groups[status]} step={30}>
+                {({ node, note }) => <NodeLink key={node} report={report} node={node} extra={note} />}
+              </Long>
+            </div>
+          </section>
+        ))}
     </>
   );
 }
-

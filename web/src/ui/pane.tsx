@@ -30,10 +30,12 @@ export class PaneView {
     const size = new ResizeObserver(() => this.resize());
     size.observe(canvas);
     this.stop.push(() => size.disconnect());
-    this.stop.push(report.subscribe(() => {
-      this.marks = null;
-      this.later();
-    }));
+    this.stop.push(
+      report.subscribe(() => {
+        this.marks = null;
+        this.later();
+      }),
+    );
     this.stop.push(report.subscribeCamera(() => this.later()));
     this.listen();
     this.resize();
@@ -81,10 +83,16 @@ export class PaneView {
   private world(event: { offsetX: number; offsetY: number }): Point {
     const { x, y, zoom } = this.report.camera;
     const { clientWidth, clientHeight } = this.canvas;
-    return { x: x + (event.offsetX - clientWidth / 2) / zoom, y: y + (event.offsetY - clientHeight / 2) / zoom };
+    return {
+      x: x + (event.offsetX - clientWidth / 2) / zoom,
+      y: y + (event.offsetY - clientHeight / 2) / zoom,
+    };
   }
 
-  private on<K extends keyof HTMLElementEventMap>(kind: K, listener: (event: HTMLElementEventMap[K]) => void): void {
+  private on<K extends keyof HTMLElementEventMap>(
+    kind: K,
+    listener: (event: HTMLElementEventMap[K]) => void,
+  ): void {
     this.canvas.addEventListener(kind, listener, { passive: false });
     this.stop.push(() => this.canvas.removeEventListener(kind, listener));
   }

@@ -55,7 +55,15 @@ export function NodeLink({ report, node, extra }: { report: Report; node: number
 }
 
 /** A list that begins short and grows when asked. */
-export function Long<T>({ all, step = 60, children }: { all: T[]; step?: number; children: (item: T, i: number) => ComponentChildren }) {
+export function Long<T>({
+  all,
+  step = 60,
+  children,
+}: {
+  all: T[];
+  step?: number;
+  children: (item: T, i: number) => ComponentChildren;
+}) {
   const [most, setMost] = useState(step);
   return (
     <>
@@ -69,7 +77,15 @@ export function Long<T>({ all, step = 60, children }: { all: T[]; step?: number;
   );
 }
 
-export function Section({ title, aside, children }: { title: string; aside?: ComponentChildren; children: ComponentChildren }) {
+export function Section({
+  title,
+  aside,
+  children,
+}: {
+  title: string;
+  aside?: ComponentChildren;
+  children: ComponentChildren;
+}) {
   return (
     <section class="section">
       <h3>

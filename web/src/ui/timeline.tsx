@@ -5,7 +5,9 @@ import { bytesText, count, delta, plural, printable, seconds } from "../text";
 export function shownSteps(report: Report): number[] {
   const { steps } = report.graph.raw;
   const { hideUnchanged, step } = report.state;
-  return steps.map((_, i) => i).filter((i) => !hideUnchanged || steps[i].changed || i === 0 || i === step || i === steps.length - 1);
+  return steps
+    .map((_, i) => i)
+    .filter((i) => !hideUnchanged || steps[i].changed || i === 0 || i === step || i === steps.length - 1);
 }
 
 export function Timeline({ report }: { report: Report }) {
@@ -19,7 +21,15 @@ export function Timeline({ report }: { report: Report }) {
   return (
     <footer class="timeline" aria-label="Pass timeline">
       <div class="track">
-        <button type="button" class="round" aria-label="Previous step (k)" disabled={step === 0} onClick={() => report.step(-1)}>‹</button>
+        <button
+          type="button"
+          class="round"
+          aria-label="Previous step (k)"
+          disabled={step === 0}
+          onClick={() => report.step(-1)}
+        >
+          ‹
+        </button>
         <div class="slide">
           <Ticks report={report} shown={shown} />
           <input
@@ -32,11 +42,31 @@ export function Timeline({ report }: { report: Report }) {
             onInput={(event) => report.set({ step: shown[Number(event.currentTarget.value)] })}
           />
         </div>
-        <button type="button" class="round" aria-label="Next step (j)" disabled={step === steps.length - 1} onClick={() => report.step(1)}>›</button>
+        <button
+          type="button"
+          class="round"
+          aria-label="Next step (j)"
+          disabled={step === steps.length - 1}
+          onClick={() => report.step(1)}
+        >
+          ›
+        </button>
         <div class="options">
-          <label><input type="checkbox" checked={hideUnchanged} onChange={(event) => report.set({ hideUnchanged: event.currentTarget.checked })} /> Only changes{hidden > 0 && ` (${hidden} hidden)`}</label>
-          <label for="base">Compare with{" "}
-            <select id="base" value={base} onChange={(event) => report.set({ base: event.currentTarget.value as "first" | "previous" })}>
+          <label>
+            <input
+              type="checkbox"
+              checked={hideUnchanged}
+              onChange={(event) => report.set({ hideUnchanged: event.currentTarget.checked })}
+            />{" "}
+            Only changes{hidden > 0 && ` (${hidden} hidden)`}
+          </label>
+          <label for="base">
+            Compare with{" "}
+            <select
+              id="base"
+              value={base}
+              onChange={(event) => report.set({ base: event.currentTarget.value as "first" | "previous" })}
+            >
               <option value="first">{printable(steps[0].label, 30)}</option>
               <option value="previous">the step before</option>
             </select>
@@ -51,7 +81,8 @@ export function Timeline({ report }: { report: Report }) {
 /** A bar for each step, as tall as what it changed. */
 function Ticks({ report, shown }: { report: Report; shown: number[] }) {
   const { steps } = report.graph.raw;
-  const size = (i: number): number => (i === 0 ? 0 : (steps[i].add?.length ?? 0) + (steps[i].del?.length ?? 0));
+  const size = (i: number): number =>
+    i === 0 ? 0 : (steps[i].add?.length ?? 0) + (steps[i].del?.length ?? 0);
   const most = Math.max(1, ...shown.map(size));
   return (
     <svg class="ticks" width="100%" height="22" aria-hidden="true">
@@ -60,7 +91,14 @@ function Ticks({ report, shown }: { report: Report; shown: number[] }) {
         const high = size(i) ? 4 + 16 * Math.sqrt(size(i) / most) : 2;
         return (
           <svg key={i} x={`${share * 100}%`} overflow="visible">
-            <rect class={`tick${i === report.state.step ? " now" : ""}${steps[i].changed || i === 0 ? "" : " idle"}`} x="-3" y={22 - high} width="6" height={high} rx="1.5">
+            <rect
+              class={`tick${i === report.state.step ? " now" : ""}${steps[i].changed || i === 0 ? "" : " idle"}`}
+              x="-3"
+              y={22 - high}
+              width="6"
+              height={high}
+              rx="1.5"
+            >
               <title>{printable(steps[i].label, 80)}</title>
             </rect>
           </svg>
@@ -78,25 +116,56 @@ function StepText({ report }: { report: Report }) {
   const why = (now.why ?? []).filter(([, n]) => n > 0);
   return (
     <div class="step" aria-live="polite">
-      <span class="step-number">{step}/{steps.length - 1}</span>
+      <span class="step-number">
+        {step}/{steps.length - 1}
+      </span>
       <b class="step-name">{printable(now.label, 120)}</b>
       {now.nodes !== undefined && (
-        <span>{plural(now.nodes, "node")}{last?.nodes !== undefined && <em class={now.nodes < last.nodes ? "good" : ""}> {delta(last.nodes, now.nodes)}</em>}</span>
+        <span>
+          {plural(now.nodes, "node")}
+          {last?.nodes !== undefined && (
+            <em class={now.nodes < last.nodes ? "good" : ""}> {delta(last.nodes, now.nodes)}</em>
+          )}
+        </span>
       )}
       {now.bytes !== undefined && (
         <span>
           {bytesText(now.bytes)}
-          {last?.bytes !== undefined && now.bytes !== last.bytes && <em class={now.bytes < last.bytes ? "good" : ""}> {now.bytes < last.bytes ? "−" : "+"}{bytesText(Math.abs(now.bytes - last.bytes))}</em>}
+          {last?.bytes !== undefined && now.bytes !== last.bytes && (
+            <em class={now.bytes < last.bytes ? "good" : ""}>
+              {" "}
+              {now.bytes < last.bytes ? "−" : "+"}
+              {bytesText(Math.abs(now.bytes - last.bytes))}
+            </em>
+          )}
         </span>
       )}
       {step > 0 && now.seconds !== undefined && <span>{seconds(now.seconds)}</span>}
-      {step > 0 && now.exactness && <span class={`chip ${now.exactness === "lossy" ? "lossy" : ""}`}>{printable(now.exactness, 40)}</span>}
+      {step > 0 && now.exactness && (
+        <span class={`chip ${now.exactness === "lossy" ? "lossy" : ""}`}>{printable(now.exactness, 40)}</span>
+      )}
       {step > 0 && !now.changed && <span class="quiet">changed nothing</span>}
       {why.slice(0, 6).map(([rule, n]) => (
-        <span class="why" key={rule}><code>{printable(rule, 80)}</code> ×{count(n)}</span>
+        <span class="why" key={rule}>
+          <code>{printable(rule, 80)}</code> ×{count(n)}
+        </span>
       ))}
-      {why.length > 6 && <span class="quiet" title={why.slice(6).map(([rule, n]) => `${printable(rule, 80)} ×${n}`).join("\n")}>and {why.length - 6} more</span>}
-      {(now.notes ?? []).slice(0, 3).map((note) => <span class="quiet note" key={note}>{printable(note, 200)}</span>)}
+      {why.length > 6 && (
+        <span
+          class="quiet"
+          title={why
+            .slice(6)
+            .map(([rule, n]) => `${printable(rule, 80)} ×${n}`)
+            .join("\n")}
+        >
+          and {why.length - 6} more
+        </span>
+      )}
+      {(now.notes ?? []).slice(0, 3).map((note) => (
+        <span class="quiet note" key={note}>
+          {printable(note, 200)}
+        </span>
+      ))}
     </div>
   );
 }
