@@ -104,7 +104,9 @@ def _place(row: Mapping[str, Any]) -> str:
     return where if kind in (None, "accelerator") else f"{where} ({kind})"
 
 
-def error_map(report: Mapping[str, Any] | None, step: int, last: Step, makers: Mapping[str, int]) -> list[Any]:
+def error_map(
+    report: Mapping[str, Any] | None, step: int, last: Step, makers: Mapping[str, int]
+) -> list[Any]:
     """The heat map of the largest absolute error of each output, at the node that makes it.
 
     Args:

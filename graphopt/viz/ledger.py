@@ -158,7 +158,9 @@ class Ledger:
                 self._home[key] = home
                 members.setdefault((node.holder, node.body), []).append(index)
         formal = {(b.holder, b.attribute): b for b in bodies}
-        makers = {v: key for node, key in zip(seen, keys, strict=True) for v in node.outputs} if members else {}
+        makers = (
+            {v: key for node, key in zip(seen, keys, strict=True) for v in node.outputs} if members else {}
+        )
         # A holder comes before what it holds, so its own group is known by then.
         for (holder, body), indices in sorted(members.items(), key=lambda item: item[0]):
             parent = 0 if holder < 0 else self._body(keys[holder], seen[holder], formal[holder, body])
@@ -261,5 +263,7 @@ def page_of(op: str, domain: str) -> str | None:
     if domain == "ai.onnx.ml":
         return f"https://onnx.ai/onnx/operators/onnx_aionnxml_{op}.html"
     if domain == "com.microsoft":
-        return f"https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.{op}"
+        return (
+            f"https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.{op}"
+        )
     return None

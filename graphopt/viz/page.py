@@ -77,7 +77,9 @@ def bundle() -> tuple[str, str]:
             text = (resources.files("graphopt.viz") / "static" / name).read_text(encoding="utf-8")
         except OSError as error:
             raise InvariantError(
-                "GO901", f"the front end of the report is missing: {name}", next_step="Install graphopt again."
+                "GO901",
+                f"the front end of the report is missing: {name}",
+                next_step="Install graphopt again.",
             ) from error
         if _CLOSING.search(text):
             raise InvariantError("GO901", f"{name} holds text that would end its own element")

@@ -200,7 +200,13 @@ class Sight:
             label = "bool" if dtype.name == "BOOL" else dtype.short_name()
             if value.type is not None and not isinstance(value.type, TensorType):
                 label = f"{type(value.type).__name__.removesuffix('Type').lower()}({label})"
-        row: dict[str, Any] = {"n": self.strings(value.name or ""), "t": None, "d": None, "b": None, "k": kind}
+        row: dict[str, Any] = {
+            "n": self.strings(value.name or ""),
+            "t": None,
+            "d": None,
+            "b": None,
+            "k": kind,
+        }
         row["t"] = None if label is None else self.strings(label)
         row["d"] = None if dims is None else list(dims)
         if label is not None and dims is not None and "(" not in label and label != "str":

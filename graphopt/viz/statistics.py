@@ -74,12 +74,12 @@ def _histogram(finite: np.ndarray) -> list[list[float]]:
     if not math.isfinite(high - low) or (high > low and low + (high - low) / BINS == low):
         return []
     bins = 1 if low == high else BINS
-    counts, edges = np.histogram(finite, bins=bins, range=(low, high) if high > low else (low - 0.5, low + 0.5))
+    counts, edges = np.histogram(
+        finite, bins=bins, range=(low, high) if high > low else (low - 0.5, low + 0.5)
+    )
     if high == low:
         return [[low, high, int(counts.sum())]]
-    return [
-        [float(a), float(b), int(c)] for a, b, c in zip(edges[:-1], edges[1:], counts, strict=True)
-    ]
+    return [[float(a), float(b), int(c)] for a, b, c in zip(edges[:-1], edges[1:], counts, strict=True)]
 
 
 def _sample(tensor: Any) -> np.ndarray | None:

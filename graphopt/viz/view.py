@@ -44,9 +44,13 @@ class Measured:
     precision: str | None = None
 
 
+Prepared = tuple[Model, frozenset[str]]
+"""A model with names and shapes, and the names that were made up for its nodes."""
+
+
 def model_view(
-    model: ModelSource,
-    after: ModelSource | None = None,
+    before: Prepared,
+    after: Prepared | None = None,
     *,
     title: str | None = None,
     facts: Sequence[tuple[str, str]] = (),
@@ -55,31 +59,30 @@ def model_view(
     """The view of a model as it is written, or of a model before and after.
 
     Args:
-        model, after: what :func:`graphopt.load` takes; never changed.
+        before, after: as :func:`prepared` gives them; never changed.
         title: the heading; the graph's name by default.
         facts: further lines for the heading: label and text.
         measured: what is known of the last model.
-
-    Raises:
-        ModelError: a model cannot be read.
     """
     timeline = Timeline()
-    first, invented = prepared(model)
-    timeline.start(first, invented=invented)
-    shown = first
+    model, invented = before
+    name = title or model.graph.name
+    timeline.start(model, "original" if after is None else "before", invented=invented)
     if after is not None:
-        shown, invented = prepared(after)
-        timeline.ledger.steps[0].facts["label"] = "before"
-        timeline.compare(shown, "after", invented)
-    heading = title or first.graph.name or "graph"
-    return run_view(timeline, shown, title=heading, facts=facts, measured=measured)
+        model, invented = after
+        timeline.compare(model, "after", invented)
+    return run_view(timeline, model, title=name, facts=facts, measured=measured)
 
 
-def prepared(source: ModelSource) -> tuple[Model, frozenset[str]]:
-    """The model behind `source` with names and shapes, and the names that were made up for its nodes."""
+def prepared(source: ModelSource) -> Prepared:
+    """The model behind `source`, named and with the shapes that can be inferred.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
     model = read(source)
     named = {node.name for node in model.graph.all_nodes() if node.name}
-    name_everything(model)
+    name_everything(model)  # the names that provenance refers to
     if not isinstance(source, Model):
         infer_shapes(model)
     return model, frozenset(n for node in model.graph.all_nodes() if (n := node.name or "") not in named)
@@ -177,9 +180,7 @@ def difference(ledger: Ledger) -> list[list[Any]]:
     if len(ledger.steps) < 2:
         return []
     first, last = ledger.steps[0].alive, ledger.steps[-1].alive
-    print_of = {
-        number: _fingerprint(ledger, number) for number in {*first.values(), *last.values()}
-    }
+    print_of = {number: _fingerprint(ledger, number) for number in {*first.values(), *last.values()}}
     rows: list[list[Any]] = []
     covered: set[int] = set()
     for key, number in last.items():
@@ -208,7 +209,11 @@ def _fingerprint(ledger: Ledger, number: int) -> tuple[Any, ...]:
     """What a version computes: operator, attributes, constant operands and dtypes, not its shapes."""
     node, values = ledger.nodes[number], ledger.sight.values
     operands = tuple(
-        None if v < 0 else (values[v]["n"], values[v]["t"], str(values[v]["d"])) if values[v]["k"] == "init" else 0
+        None
+        if v < 0
+        else (values[v]["n"], values[v]["t"], str(values[v]["d"]))
+        if values[v]["k"] == "init"
+        else 0
         for v in node["in"]
     )
     dtypes = tuple(values[v]["t"] for v in node["out"] if v >= 0)
