@@ -1,0 +1,373 @@
+/** The state of the page, and all that can be done to it. Panels and panes redraw when it says so. */
+
+import { Graph } from "./graph";
+import { HeatMap } from "./heat";
+import { boxItem, isBox, itemBox, type Item } from "./layout";
+import { Lens, type Side } from "./lens";
+import { find, shownAs, Stage, type Frame, type Rect } from "./scene";
+import { Search } from "./search";
+import type { RawView } from "./types";
+
+export type Mode = "split" | "overlay" | "before" | "after";
+export type Tab = "detail" | "outline" | "changes" | "hot" | "charts";
+
+export interface State {
+  mode: Mode;
+  /** The step shown; compared with `from`, or with the step before it. */
+  step: number;
+  base: "first" | "previous";
+  hideUnchanged: boolean;
+  compact: boolean;
+  heat: string | null;
+  tab: Tab;
+  panel: boolean;
+  minimap: boolean;
+  help: boolean;
+  theme: "light" | "dark" | "auto";
+  selected: Item | null;
+  query: string;
+  match: number;
+  message: string;
+}
+
+export interface Camera {
+  /** The point of the world at the middle of each pane, and pixels for each unit of the world. */
+  x: number;
+  y: number;
+  zoom: number;
+}
+
+const ROOM = 70;
+export const ZOOM_RANGE = [0.02, 4] as const;
+
+export class Report {
+  readonly graph: Graph;
+  readonly stage: Stage;
+  readonly search: Search;
+  readonly heats: HeatMap[];
+  readonly open = new Set<number>([0]);
+  readonly unstacked = new Set<number>();
+  readonly bigBytes: number;
+  state: State;
+  camera: Camera = { x: 0, y: 0, zoom: 1 };
+  /** Size of one pane in pixels, told by the panes. */
+  pane = { width: 800, height: 600 };
+  lens: Lens;
+  frame: Frame;
+  found: number[] = [];
+  /** Set once the first pane knows its size. */
+  fitted = false;
+  private readonly onState: (() => void)[] = [];
+  private readonly onCamera: (() => void)[] = [];
+  private readonly lenses = new Map<string, Lens>();
+
+  constructor(view: RawView) {
+    this.graph = new Graph(view);
+    this.stage = new Stage(this.graph);
+    this.search = new Search(this.graph);
+    this.heats = (view.heat ?? []).map((heat) => new HeatMap(this.graph, heat));
+    this.bigBytes = bigTensor(this.graph);
+    this.state = {
+      mode: this.graph.steps > 1 ? "split" : "after",
+      step: this.graph.steps - 1,
+      base: "first",
+      hideUnchanged: true,
+      compact: false,
+      heat: null,
+      tab: "detail",
+      panel: true,
+      minimap: true,
+      help: false,
+      theme: "auto",
+      selected: null,
+      query: "",
+      match: 0,
+      message: "",
+    };
+    this.lens = this.makeLens();
+    this.openSome();
+    this.frame = this.stage.frame(this.look());
+  }
+
+  subscribe(listener: () => void): () => void {
+    this.onState.push(listener);
+    return () => void this.onState.splice(this.onState.indexOf(listener), 1);
+  }
+
+  subscribeCamera(listener: () => void): () => void {
+    this.onCamera.push(listener);
+    return () => void this.onCamera.splice(this.onCamera.indexOf(listener), 1);
+  }
+
+  get from(): number {
+    return this.state.base === "first" ? 0 : Math.max(0, this.state.step - 1);
+  }
+
+  get sides(): Side[] {
+    const { mode } = this.state;
+    return mode === "split" ? ["before", "after"] : mode === "overlay" ? ["both"] : [mode];
+  }
+
+  look(): { open: Set<number>; unstacked: Set<number>; only: [number, number] | null } {
+    const only: [number, number] | null = this.state.compact ? [this.from, this.state.step] : null;
+    return { open: this.open, unstacked: this.unstacked, only };
+  }
+
+  set(change: Partial<State>): void {
+    const old = this.state;
+    this.state = { ...old, ...change };
+    const { state } = this;
+    if (state.step !== old.step || state.base !== old.base) {
+      const selectedKey = old.selected !== null && !isBox(old.selected) ? old.selected : null;
+      this.lens = this.makeLens();
+      if (state.query) this.found = this.search.find(state.query, this.from, state.step);
+      if (selectedKey !== null && this.lens.nodeIn(selectedKey, "both") < 0) this.state.selected = null;
+    }
+    const moved = state.compact !== old.compact;
+    if (moved || (state.compact && this.lens !== undefined && (state.step !== old.step || state.base !== old.base))) {
+      this.relayout();
+    }
+    this.tell();
+  }
+
+  step(by: number): void {
+    const { steps } = this.graph.raw;
+    let { step } = this.state;
+    do step += by;
+    while (this.state.hideUnchanged && steps[step] && !steps[step].changed && step > 0 && step < steps.length - 1);
+    if (steps[step]) this.set({ step, message: "" });
+  }
+
+  select(item: Item | null): void {
+    this.set({ selected: item, ...(item !== null ? { tab: "detail", message: this.describe(item) } : { message: "" }) });
+  }
+
+  /** Selects a node, opens the boxes around it, and moves it into view. */
+  reveal(node: number, centre = true): void {
+    const slot = this.graph.slot[node];
+    const { boxes } = this.graph;
+    for (const box of boxes.around(boxes.ofSlot[slot])) {
+      const { template } = boxes.get(box);
+      if (template >= 0 && template !== box) this.unstacked.add(template);
+      this.open.add(box);
+    }
+    this.relayout();
+    this.set({ selected: slot, tab: "detail", message: this.describe(slot) });
+    if (centre) this.showItem(slot);
+  }
+
+  revealBox(box: number): void {
+    const { boxes } = this.graph;
+    for (const outer of boxes.around(box)) {
+      const { template } = boxes.get(outer);
+      if (template >= 0 && template !== outer) this.unstacked.add(template);
+      if (outer !== box) this.open.add(outer);
+    }
+    this.relayout();
+    this.select(boxItem(box));
+    this.showItem(boxItem(box));
+  }
+
+  showItem(item: Item): void {
+    const rect = find(this.frame, item);
+    if (!rect) return;
+    const zoom = Math.max(this.camera.zoom, Math.min(0.9, this.pane.width / (rect.width * 1.2)));
+    const fits = rect.width * zoom < this.pane.width && rect.height * zoom < this.pane.height;
+    const scale = fits ? zoom : Math.min(this.pane.width / (rect.width + 40), this.pane.height / (rect.height + 40));
+    this.look_at({ x: rect.x + rect.width / 2, y: rect.y + rect.height / 2, zoom: scale });
+  }
+
+  toggle(box: number): void {
+    if (box === 0) return;
+    const before = find(this.frame, boxItem(box));
+    if (this.open.has(box)) this.open.delete(box);
+    else this.open.add(box);
+    this.relayout();
+    // What was clicked stays where it was.
+    const after = find(this.frame, boxItem(box));
+    if (before && after) {
+      this.camera = { ...this.camera, x: this.camera.x + after.x - before.x, y: this.camera.y + after.y - before.y };
+    }
+    const { label } = this.graph.boxes.get(box);
+    this.set({ message: `${label} ${this.open.has(box) ? "expanded" : "collapsed"}` });
+    this.tellCamera();
+  }
+
+  /** Shows the copies of a repeated block one by one, or as one again. */
+  unstack(box: number): void {
+    const { template } = this.graph.boxes.get(box);
+    if (template < 0) return;
+    if (this.unstacked.has(template)) this.unstacked.delete(template);
+    else this.unstacked.add(template);
+    this.relayout();
+    this.set({ selected: boxItem(template) });
+    this.showItem(boxItem(template));
+  }
+
+  collapseAll(): void {
+    this.open.clear();
+    this.open.add(0);
+    this.unstacked.clear();
+    this.relayout();
+    this.set({ message: "All groups collapsed" });
+    this.fit();
+  }
+
+  /** Opens one more level of boxes, at most as many as can be laid out while somebody waits. */
+  expandMore(): void {
+    const { boxes } = this.graph;
+    const closed: number[] = [];
+    const visit = [0];
+    for (const id of visit) {
+      for (const child of boxes.get(id).boxes) {
+        if (this.open.has(child)) visit.push(child);
+        else if (!boxes.isCopy(child) || this.unstacked.has(boxes.get(child).template)) closed.push(child);
+      }
+    }
+    const some = closed.slice(0, 60);
+    for (const id of some) this.open.add(id);
+    this.relayout();
+    const rest = closed.length - some.length;
+    this.set({ message: closed.length ? `${some.length} groups expanded${rest ? `, ${rest} more wait` : ""}` : "Everything is expanded" });
+    this.fit();
+  }
+
+  find(query: string): void {
+    this.found = query.trim() ? this.search.find(query, this.from, this.state.step) : [];
+    const hits = `${this.found.length} ${this.found.length === 1 ? "match" : "matches"}`;
+    this.set({ query, match: 0, message: query.trim() ? hits : "" });
+  }
+
+  nextMatch(by: number): void {
+    if (!this.found.length) return;
+    const match = (this.state.match + by + this.found.length) % this.found.length;
+    this.state = { ...this.state, match };
+    this.reveal(this.found[match]);
+  }
+
+  fit(): void {
+    const { width, height } = this.frame;
+    const zoom = Math.min((this.pane.width - ROOM / 2) / width, (this.pane.height - ROOM / 2) / height, 1.1);
+    // A tall graph opens at its top, readable, rather than as a thread.
+    const scale = Math.max(zoom, Math.min(0.42, (this.pane.width - 24) / width));
+    const top = scale > zoom ? this.pane.height / 2 / scale - 12 / scale : height / 2;
+    this.look_at({ x: width / 2, y: top, zoom: scale });
+  }
+
+  look_at(camera: Camera): void {
+    const zoom = Math.max(ZOOM_RANGE[0], Math.min(ZOOM_RANGE[1], camera.zoom));
+    this.camera = { ...camera, zoom };
+    this.tellCamera();
+  }
+
+  zoomBy(factor: number, at?: { x: number; y: number }): void {
+    const { x, y, zoom } = this.camera;
+    const next = Math.max(ZOOM_RANGE[0], Math.min(ZOOM_RANGE[1], zoom * factor));
+    const keep = at ?? { x, y };
+    this.look_at({ x: keep.x + ((x - keep.x) * zoom) / next, y: keep.y + ((y - keep.y) * zoom) / next, zoom: next });
+  }
+
+  panBy(dx: number, dy: number): void {
+    const { x, y, zoom } = this.camera;
+    this.look_at({ x: x + dx / zoom, y: y + dy / zoom, zoom });
+  }
+
+  /** Part of the world that a pane shows. */
+  view(): Rect {
+    const { x, y, zoom } = this.camera;
+    const [width, height] = [this.pane.width / zoom, this.pane.height / zoom];
+    return { x: x - width / 2, y: y - height / 2, width, height };
+  }
+
+  /** Nodes to light up with the selection: what it came from and what came of it, on both sides. */
+  related(): number[] {
+    const { selected } = this.state;
+    if (selected === null || isBox(selected)) return [];
+    const nodes = new Set<number>();
+    for (const side of ["before", "after"] as const) {
+      const node = this.lens.nodeIn(selected, side);
+      if (node < 0) continue;
+      const { heirs, origins } = this.lens.diff;
+      if (side === "before") for (const heir of heirs.get(node) ?? []) nodes.add(heir);
+      else for (const origin of origins.get(node) ?? []) nodes.add(origin);
+    }
+    return [...nodes];
+  }
+
+  itemsOf(nodes: Iterable<number>): Set<Item> {
+    const look = this.look();
+    const items = new Set<Item>();
+    for (const node of nodes) items.add(shownAs(this.graph, this.graph.slot[node], look));
+    return items;
+  }
+
+  heat(): HeatMap | null {
+    return this.heats.find((heat) => heat.raw.id === this.state.heat) ?? null;
+  }
+
+  describe(item: Item): string {
+    const { graph } = this;
+    if (isBox(item)) {
+      const box = graph.boxes.get(itemBox(item));
+      return `group ${box.label}, ${box.size} nodes`;
+    }
+    const node = this.lens.nodeIn(item, "both");
+    if (node < 0) return "";
+    const status = this.lens.plain ? "" : `, ${this.lens.status(node, "both")}`;
+    return `${graph.op(node)} ${graph.name(node).slice(0, 120)}${status}`;
+  }
+
+  relayout(): void {
+    this.frame = this.stage.frame(this.look());
+  }
+
+  tell(): void {
+    for (const listener of [...this.onState]) listener();
+  }
+
+  tellCamera(): void {
+    for (const listener of [...this.onCamera]) listener();
+  }
+
+  private makeLens(): Lens {
+    const id = `${this.from}:${this.state.step}`;
+    let lens = this.lenses.get(id);
+    if (!lens) {
+      if (this.lenses.size > 8) this.lenses.clear();
+      this.lenses.set(id, (lens = new Lens(this.graph, this.from, this.state.step)));
+    }
+    return lens;
+  }
+
+  /** Opens the outermost boxes while the page stays easy to take in. */
+  private openSome(): void {
+    const { boxes } = this.graph;
+    const items = (id: number): number => {
+      const box = boxes.get(id);
+      return box.slots.length + box.boxes.filter((child) => !boxes.isCopy(child)).length;
+    };
+    let shown = items(0);
+    let level = [0];
+    while (level.length) {
+      const next: number[] = [];
+      for (const id of level) next.push(...boxes.get(id).boxes.filter((child) => !boxes.isCopy(child)));
+      next.sort((a, b) => items(a) - items(b));
+      level = [];
+      for (const id of next) {
+        if (shown + items(id) - 1 > ROOM) continue;
+        this.open.add(id);
+        shown += items(id) - 1;
+        level.push(id);
+      }
+    }
+  }
+}
+
+/** Tensors of this size stand out: the largest tenth of the activations, and never less than 1 KiB. */
+function bigTensor(graph: Graph): number {
+  const sizes = graph.values.filter((v) => v.k !== "init" && (v.b ?? 0) > 0).map((v) => v.b!);
+  if (!sizes.length) return Infinity;
+  sizes.sort((a, b) => a - b);
+  const limit = sizes[Math.floor(sizes.length * 0.9)];
+  return Math.max(1024, 2 ** Math.ceil(Math.log2(limit)));
+}
