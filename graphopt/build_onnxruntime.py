@@ -34,7 +34,7 @@ def lower_onnxruntime(
     executable = Executable(
         target=target,
         model=model,
-        report=report.to_json(times=False),
+        report=ReportDocument(report.to_json(times=False)),
         manifest={
             "versions": versions("onnx", "onnx-ir", "onnxruntime-gpu", "onnxruntime"),
             "pipeline": pipeline,

@@ -9,7 +9,7 @@ import importlib.metadata
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -40,9 +40,7 @@ class Session(Protocol):
 class ReportDocument(dict[str, Any]):
     """A report as JSON-ready data, which writes itself as a page when it is called with a path."""
 
-    def __init__(self, rows: Mapping[str, Any], make: Callable[[], str]) -> None:
-        super().__init__(rows)
-        self._make = make
+    make: Callable[[], str]
 
     def __call__(self, path: str | os.PathLike[str]) -> None:
         """Write the HTML report to `path`.
@@ -51,7 +49,7 @@ class ReportDocument(dict[str, Any]):
             UsageError: GO701, the name does not end in ``.html``.
             OutputError: GO111, the file cannot be written.
         """
-        importlib.import_module("graphopt.reporting").write_page(path, self._make)
+        importlib.import_module("graphopt.reporting").write_page(path, self.make)
 
 
 @dataclasses.dataclass
@@ -77,7 +75,7 @@ class Executable:
 
     target: Target
     model: Model
-    report: dict[str, Any]
+    report: ReportDocument
     manifest: dict[str, Any]
     cost: dict[str, Any] | None = None
     memory: dict[str, Any] | None = None
@@ -92,7 +90,7 @@ class Executable:
     _scratch: tempfile.TemporaryDirectory[str] | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        self.report = ReportDocument(self.report, self.page)
+        self.report.make = self.page
 
     def page(self, title: str | None = None) -> str:
         """The HTML report (see :attr:`report`).
@@ -223,7 +221,7 @@ class Executable:
         executable = cls(
             target=target,
             model=read(root / artifact.MODEL),
-            report=json.loads((root / "report.json").read_text(encoding="utf-8")),
+            report=ReportDocument(json.loads((root / "report.json").read_text(encoding="utf-8"))),
             manifest={
                 k: v
                 for k, v in manifest.items()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from graphopt import viz
 from graphopt.errors import UsageError
 from graphopt.ir import Model
+from graphopt.ir.shapes import infer_shapes
 from graphopt.target import Target
 from graphopt.transform import Instrument, Report, Watch
 from graphopt.viz import Measured, Timeline
@@ -106,7 +107,8 @@ def measured(
 
 
 def as_it_is(model: Model) -> tuple[Timeline, Model]:
-    """The timeline of a model that nothing is known of but itself."""
+    """The timeline of a model that nothing is known of but itself, with the shapes that can be inferred."""
+    model = infer_shapes(model.clone())
     timeline = viz.Timeline()
     timeline.start(model)
     return timeline, model

@@ -88,7 +88,7 @@ class Report:
             raise UsageError(
                 "GO701",
                 "the page of a report is made by graphopt.optimize",
-                next_step="For a pipeline of your own, give run a graphopt.viz.Timeline among the instruments.",
+                next_step="Of a pipeline of your own a graphopt.viz.Timeline makes one.",
             )
         self.page(path)
 

@@ -174,7 +174,8 @@ class Sight:
         shape = value.shape if tensor is None or value.shape is not None else tensor.shape
         dims = None if shape is None else tuple([_dim(d) for d in shape.dims])
         version = 0 if tensor is None else self._version(tensor)
-        key = (value.name, dtype, dims, kind, version, type(value.type))
+        # An input or output is the same through all steps, even where its shape becomes known.
+        key = (value.name, dtype, dims if kind in ("act", "init") else None, kind, version, type(value.type))
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = len(self.values)

@@ -7,11 +7,12 @@ from typing import Any
 
 import onnx_ir.passes
 
-from graphopt.ir import Model
+from graphopt.ir import AttributeType, Model
 from graphopt.transform import Instrument, PassRecord
-from graphopt.transform.pipeline import count_nodes, initializer_bytes
+from graphopt.transform.pipeline import initializer_bytes
 from graphopt.viz.heat import Costs, node_costs
 from graphopt.viz.ledger import Ledger
+from graphopt.viz.sight import hidden_constant
 from graphopt.viz.statistics import rounded, statistics
 
 MAX_NOTE = 2000
@@ -75,13 +76,17 @@ class Timeline(Instrument):
 
 
 def model_facts(model: Model, label: str) -> dict[str, Any]:
-    """What the view says of a step that is a model as it came."""
-    return {
-        "label": label,
-        "changed": True,
-        "nodes": count_nodes(model),
-        "bytes": initializer_bytes(model),
-    }
+    """What the view says of a step that is a model as it came: Constants count as weights, not as nodes."""
+    nodes = constants = 0
+    for node in model.graph.all_nodes():
+        if hidden_constant(node):
+            attribute = node.attributes.get("value")
+            if attribute is not None and attribute.type == AttributeType.TENSOR:
+                tensor = attribute.as_tensor()
+                constants += 0 if tensor.dtype.name == "STRING" else tensor.nbytes
+        else:
+            nodes += 1
+    return {"label": label, "changed": True, "nodes": nodes, "bytes": initializer_bytes(model) + constants}
 
 
 def facts_of(record: PassRecord) -> dict[str, Any]:

@@ -11,16 +11,18 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graphopt.ir import Model
+from graphopt.ir import Model, Value
 from graphopt.ir.ingest import name_everything
 from graphopt.ir.io import ModelSource, read
 from graphopt.ir.shapes import infer_shapes
 from graphopt.target import Device, Target, device_of
 from graphopt.viz import heat
 from graphopt.viz.ledger import Ledger
+from graphopt.viz.picture import type_label
 from graphopt.viz.timeline import Timeline
 
 SCHEMA = "graphopt.view/1"
+MAX_NAME = 200
 
 
 @dataclasses.dataclass
@@ -71,6 +73,8 @@ def model_view(
     if after is not None:
         model, invented = after
         timeline.compare(model, "after", invented)
+        notes = interface_changes(before[0], model)
+        timeline.ledger.steps[-1].facts |= {"notes": notes} if notes else {}
     return run_view(timeline, model, title=name, facts=facts, measured=measured)
 
 
@@ -86,6 +90,35 @@ def prepared(source: ModelSource) -> Prepared:
     if not isinstance(source, Model):
         infer_shapes(model)
     return model, frozenset(n for node in model.graph.all_nodes() if (n := node.name or "") not in named)
+
+
+def interface_changes(before: Model, after: Model) -> list[str]:
+    """What differs in the inputs and outputs of two models, in words.
+
+    A free dimension is as good as another of any name; one that became known or free is a change.
+    """
+    found = []
+    for kind, old_values, new_values in (
+        ("input", before.graph.inputs, after.graph.inputs),
+        ("output", before.graph.outputs, after.graph.outputs),
+    ):
+        old, new = (
+            {(v.name or "")[:MAX_NAME]: v for v in values if not v.is_initializer()}
+            for values in (old_values, new_values)
+        )
+        found += [f"{kind} {name} is gone" for name in old if name not in new]
+        found += [f"{kind} {name} is new" for name in new if name not in old]
+        found += [
+            f"{kind} {name} was {type_label(old[name])[:MAX_NAME]}, is {type_label(new[name])[:MAX_NAME]}"
+            for name in old
+            if name in new and _signature(old[name]) != _signature(new[name])
+        ]
+    return found
+
+
+def _signature(value: Value) -> tuple[Any, ...]:
+    dims = None if value.shape is None else tuple(d if isinstance(d, int) else "" for d in value.shape.dims)
+    return (type(value.type), value.dtype, dims)
 
 
 def run_view(
