@@ -1,0 +1,144 @@
+"""graphopt visualize: a model or an artifact as a page, a drawing, Mermaid text, or for Model Explorer."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from graphopt.cli import options, values
+from graphopt.cli.output import Output, clean, size
+from graphopt.errors import UsageError
+
+if TYPE_CHECKING:
+    from graphopt.viz import Measured
+
+
+def visualize(
+    model: options.SourceOrArtifact,
+    *,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            "--after",
+            metavar="OTHER",
+            help="A second model or artifact, shown beside the first: what changed.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="report.html (default MODEL.html), .svg, .mmd (Mermaid) or .json (Model Explorer).",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            metavar="D",
+            help="Draw the roofline of this device: v5e, h100, …; default: the artifact's.",
+            show_default=False,
+        ),
+    ] = None,
+    title: Annotated[
+        str | None, typer.Option("--title", help="The heading; default: the file's name.", show_default=False)
+    ] = None,
+    json: options.Json = False,
+    verbose: options.Verbose = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Draw a model or an artifact, or two side by side, into one file that needs nothing else.
+
+    The page opens from disk and loads nothing. What the passes did one by one is in the pages that
+    `graphopt optimize --report` and `graphopt compile --report` write.
+    """
+    output = Output(json, verbose, quiet)
+    from graphopt import viz
+    from graphopt.cli.progress import Progress
+
+    destination = Path(out) if out is not None else Path(f"{values.file_stem(model)}.html")
+    viz.check_suffix(destination)
+    values.check_output_file(destination, source=model)
+    chosen = find_device(device)
+    with Progress(output) as progress:
+        progress.say("read the model")
+        subjects = [open_subject(path) for path in (model, after) if path is not None]
+        progress.say("draw")
+        measured = subjects[-1].measured
+        if chosen is not None:
+            measured = dataclasses.replace(measured or viz.Measured(), device=chosen)
+        picture = viz.visualize(
+            *(subject.source for subject in subjects),
+            title=title if title is not None else _title(subjects),
+            measured=measured,
+        )
+        picture.save(destination)
+    written = destination.stat().st_size
+    counts = [sum(1 for _ in shown.graph.all_nodes()) for shown, _ in picture.models]
+    output.document(
+        "graphopt.visualize/1",
+        {
+            "model": model,
+            "after": after,
+            "output": str(destination),
+            "format": destination.suffix.lower().removeprefix("."),
+            "bytes": written,
+            "nodes": counts,
+        },
+    )
+    output.line(f"wrote {clean(destination)} ({size(written)}): {' -> '.join(map(str, counts))} nodes")
+
+
+@dataclasses.dataclass
+class Subject:
+    """A model or an artifact that is looked at.
+
+    Attributes:
+        source: the model's file.
+        report: what the passes did, of an artifact.
+        cost: cycles per node, of an artifact that has them.
+        measured: what its executable knows of its nodes.
+    """
+
+    name: str
+    source: str
+    report: dict[str, Any] | None = None
+    cost: dict[str, Any] | None = None
+    measured: Measured | None = None
+
+
+def open_subject(path: str) -> Subject:
+    """The model in `path`, or that of the artifact there, whose files are checked."""
+    name = Path(path).name or path
+    if not values.is_artifact(path):
+        return Subject(name, path)
+    from graphopt import artifact, reporting
+    from graphopt.driver import load_artifact
+
+    executable = load_artifact(path)
+    precision = executable.manifest.get("options", {}).get("precision")
+    known = reporting.measured(executable.target, executable.cost, executable.placement, precision)
+    return Subject(name, str(Path(path) / artifact.MODEL), dict(executable.report), executable.cost, known)
+
+
+def find_device(name: str | None) -> Any:
+    """The device called `name` in the device table. Raises UsageError (GO701) with the choices."""
+    from graphopt.target import devices
+
+    table = devices("tpu") | devices("gpu")
+    if name is None or name in table:
+        return None if name is None else table[name]
+    raise UsageError(
+        "GO701", "unknown device", where="--device", found=repr(name), expected=f"one of {', '.join(table)}"
+    )
+
+
+def _title(subjects: list[Subject]) -> str:
+    return " -> ".join(subject.name for subject in subjects)
