@@ -101,9 +101,12 @@ def measured(
     cost: Mapping[str, Any] | None,
     placement: Sequence[Mapping[str, Any]],
     precision: str | None,
+    verification: Mapping[str, Any] | None = None,
 ) -> Measured:
-    """What an executable knows of its nodes, for the report's heat maps."""
-    return viz.Measured(target=target, cost=cost, placement=placement, precision=precision)
+    """What an executable knows of its nodes, and a verification of it, for the report's heat maps."""
+    return Measured(
+        target=target, cost=cost, placement=placement, precision=precision, verification=verification
+    )
 
 
 def as_it_is(model: Model) -> tuple[Timeline, Model]:

@@ -111,11 +111,12 @@ def compare(before: Subject, after: Subject) -> dict[str, Any]:
 
 
 def _costs(model: Model) -> tuple[int | None, int | None]:
-    """Operations and bytes moved where all of them are numbers."""
+    """Operations and bytes moved, each None unless it is known of every node."""
     from graphopt.analysis.cost import model_cost
 
     cost = model_cost(model)
-    return cost.flops.number, cost.moved_bytes.number
+    moved = None if any(node.moved_bytes is None for node in cost.nodes) else cost.moved_bytes.number
+    return None if cost.unknown else cost.flops.number, moved
 
 
 def _bad(verdicts: list[dict[str, Any]]) -> bool:
@@ -164,14 +165,12 @@ def _show_passes(output: Output, passes: list[dict[str, Any]]) -> None:
             row["nodes_before"],
             row["nodes_after"],
             f"{-n:+d}",
-            ("-" if n > 0 else "+") * 0 + bar(abs(n) / most),
+            bar(abs(n) / most),
         )
         for row, n in zip(passes, gone, strict=True)
     ]
     if rows:
-        output.table(
-            ["pass", ">before", ">after", ">change", ""], rows, title="passes that changed nodes or weights"
-        )
+        output.table(["pass", ">before", ">after", ">change", ""], rows, title="passes that made the second")
 
 
 def _change(name: str, before: float | None, after: float | None) -> str | None:

@@ -13,7 +13,10 @@ from graphopt.cli.output import Output, clean, size
 from graphopt.errors import UsageError
 
 if TYPE_CHECKING:
+    from graphopt.target import Device
     from graphopt.viz import Measured
+
+MAX_VERIFICATION_BYTES = 64 << 20
 
 
 def visualize(
@@ -47,6 +50,15 @@ def visualize(
             show_default=False,
         ),
     ] = None,
+    verification: Annotated[
+        str | None,
+        typer.Option(
+            "--verification",
+            metavar="FILE",
+            help="What `graphopt verify --json` printed: shows the numeric error of each output.",
+            show_default=False,
+        ),
+    ] = None,
     title: Annotated[
         str | None, typer.Option("--title", help="The heading; default: the file's name.", show_default=False)
     ] = None,
@@ -66,14 +78,18 @@ def visualize(
     destination = Path(out) if out is not None else Path(f"{values.file_stem(model)}.html")
     viz.check_suffix(destination)
     values.check_output_file(destination, source=model)
-    chosen = find_device(device)
+    further: dict[str, Any] = {}
+    if device is not None:
+        further["device"] = find_device(device)
+    if verification is not None:
+        further["verification"] = read_verification(verification)
     with Progress(output) as progress:
         progress.say("read the model")
         subjects = [open_subject(path) for path in (model, after) if path is not None]
         progress.say("draw")
         measured = subjects[-1].measured
-        if chosen is not None:
-            measured = dataclasses.replace(measured or viz.Measured(), device=chosen)
+        if further:
+            measured = dataclasses.replace(measured or viz.Measured(), **further)
         picture = viz.visualize(
             *(subject.source for subject in subjects),
             title=title if title is not None else _title(subjects),
@@ -81,7 +97,7 @@ def visualize(
         )
         picture.save(destination)
     written = destination.stat().st_size
-    counts = [sum(1 for _ in shown.graph.all_nodes()) for shown, _ in picture.models]
+    counts = [viz.shown_nodes(shown) for shown, _ in picture.models]
     output.document(
         "graphopt.visualize/1",
         {
@@ -128,16 +144,39 @@ def open_subject(path: str) -> Subject:
     return Subject(name, str(Path(path) / artifact.MODEL), dict(executable.report), executable.cost, known)
 
 
-def find_device(name: str | None) -> Any:
+def find_device(name: str) -> Device:
     """The device called `name` in the device table. Raises UsageError (GO701) with the choices."""
     from graphopt.target import devices
 
     table = devices("tpu") | devices("gpu")
-    if name is None or name in table:
-        return None if name is None else table[name]
-    raise UsageError(
-        "GO701", "unknown device", where="--device", found=repr(name), expected=f"one of {', '.join(table)}"
-    )
+    if name not in table:
+        raise UsageError(
+            "GO701",
+            "unknown device",
+            where="--device",
+            found=repr(name),
+            expected=f"one of {', '.join(table)}",
+        )
+    return table[name]
+
+
+def read_verification(path: str) -> dict[str, Any]:
+    """What `graphopt verify --json` wrote to `path`. Raises UsageError (GO701) if it is something else."""
+    import json
+
+    expected = "the output of graphopt verify --json"
+    try:
+        if not Path(path).is_file() or Path(path).stat().st_size > MAX_VERIFICATION_BYTES:
+            raise ValueError("no regular file, or too large")
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        runs = [output for run in found["runs"] for output in run["outputs"]]
+        if found["schema"] != "graphopt.verify/1" or not all(isinstance(o["name"], str) for o in runs):
+            raise ValueError("another schema")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(
+            "GO701", "the verification cannot be read", where=path, found=str(error), expected=expected
+        ) from error
+    return dict(found)
 
 
 def _title(subjects: list[Subject]) -> str:
