@@ -36,6 +36,8 @@ __all__ = [
     "Timeline",
     "Visualization",
     "check_suffix",
+    "frame",
+    "is_small",
     "model_view",
     "run_view",
     "shown_nodes",
@@ -114,11 +116,16 @@ class Visualization:
 
     def _repr_html_(self) -> str:
         """The page in a frame of its own; of a large graph the drawing."""
-        if sum(shown_nodes(model) for model, _ in self.models) <= MAX_INLINE_NODES:
+        if is_small(*(model for model, _ in self.models)):
             page = self.html()
             if len(page) <= MAX_INLINE:
                 return frame(page)
         return f'<div style="overflow:auto;max-height:85vh">{self.svg()}</div>'
+
+
+def is_small(*models: Model) -> bool:
+    """Whether a page of `models` belongs into a notebook."""
+    return sum(map(shown_nodes, models)) <= MAX_INLINE_NODES
 
 
 def frame(page: str) -> str:

@@ -194,3 +194,13 @@ def test_names_do_not_drive_the_terminal(cli: Cli, tmp_path: Path) -> None:
         outcome = cli("diff", *paths, *form)
         assert outcome.code == 0 and "\x1b" not in outcome.out + outcome.err
     assert json.loads(cli("diff", *paths, "--json").out)["operators"]["Neg"] == [0, 1]
+
+
+def test_sizes_give_numbers_to_operations(cli: Cli, relu_model: Path, optimized: Path) -> None:
+    refused = cli("diff", relu_model, optimized, "--fail-on", "flops>+0")
+    assert refused.code == 2 and "--dim" in refused.err
+    found = cli("diff", relu_model, optimized, "--fail-on", "flops>+0", "--dim", "N=2", "--json")
+    assert found.code == 0 and found.json["metrics"]["flops"] == [12, 12]
+    unknown = cli("visualize", relu_model, "--dim", "M=2")
+    assert unknown.code == 2 and "N, x.0" in unknown.err
+    assert cli("visualize", relu_model, "--shape", "x:4x3", "-o", "bound.html").code == 0
