@@ -1,6 +1,6 @@
 /**
- * The tree of boxes that holds the slots: groups of the document, and "parts", made here where a group holds more
- * than people can look at (and a layout can order) at once.
+ * The tree of boxes that holds the slots: groups of the document, and "parts", made here where a group holds
+ * more than people can look at (and a layout can order) at once.
  */
 
 import type { Graph } from "./graph";

@@ -60,7 +60,7 @@ export interface Spot {
   flops: number;
 }
 
-/** Nodes under the roof of the device: at their measured rate where the report has times, else on the roof. */
+/** Nodes under the roof of the device: at their measured rate where there are times, else on the roof. */
 export function roofline(report: Report): Spot[] {
   const roof = report.graph.raw.roofline;
   const heat = (id: string) => report.heats.find(({ raw }) => raw.id === id)?.of;

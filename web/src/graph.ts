@@ -2,8 +2,8 @@
  * The document as a graph that can be asked: which nodes live at a step, which place ("slot") a node takes,
  * which box (group) holds it, what feeds it.
  *
- * A slot is a place in the drawing. A node keeps its slot through the steps; a node that replaces others takes
- * the slot of one of them, so that the eye finds it where its origin stood.
+ * A slot is a place in the drawing. A node keeps its slot through the steps; a node that replaces others
+ * takes the slot of one of them, so that the eye finds it where its origin stood.
  */
 
 import { Boxes } from "./boxes";

@@ -1,6 +1,6 @@
 /**
- * Where the items of one box lie. Every box is laid out by itself, over all steps together, so that cost stays
- * linear in the number of boxes and nothing moves when the step changes.
+ * Where the items of one box lie. Every box is laid out by itself, over all steps together, so that cost
+ * stays linear in the number of boxes and nothing moves when the step changes.
  */
 
 import { Graph as DagreGraph, layout as dagreLayout } from "@dagrejs/dagre";

@@ -50,7 +50,7 @@ export class Lens {
     return status ?? statusBefore.get(node) ?? statusAfter.get(node) ?? "same";
   }
 
-  /** Nodes before and after in a box and below: [before, after, then one number for each status of the side]. */
+  /** Nodes that a side shows in a box and below, by status. */
   inBox(box: number, side: Side, stacked: boolean): { nodes: number; by: Record<Status, number> } {
     const { boxes } = this.graph;
     const copies = stacked ? (boxes.copiesOf.get(box) ?? [box]) : [box];

@@ -5,7 +5,7 @@ import { App } from "./ui/app";
 import { keepLink } from "./url";
 
 async function main(): Promise<void> {
-  const root = document.createElement("div");
+  const root = document.getElementById("app") ?? document.createElement("div");
   root.id = "app";
   document.body.prepend(root);
   const wait = document.createElement("p");

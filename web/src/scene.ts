@@ -56,7 +56,7 @@ export class Stage {
 
   constructor(private readonly graph: Graph) {}
 
-  /** Lays out what is not laid out yet. Cost: one layered layout of each box that was opened or changed its size. */
+  /** Lays out what is not laid out yet: each box that was opened or changed its size, once. */
   frame(look: Look): Frame {
     const { graph } = this;
     const [a, b] = look.only ?? [0, 0];
@@ -198,7 +198,7 @@ export function find(frame: Frame, item: Item): Rect | null {
   return null;
 }
 
-/** The box that is opened or stacked away, so that a slot shows as this item: itself, or the outermost closed box. */
+/** The item that a slot shows as: itself, or the outermost closed box around it. */
 export function shownAs(graph: Graph, slot: number, look: Look): Item {
   const { boxes } = graph;
   let item: Item = slot;

@@ -1,6 +1,6 @@
 /**
- * Search by name, operator, dtype and shape. Words must all match; `op:conv`, `name:layer.3`, `dtype:float16`,
- * `shape:1x3` and `group:encoder` say where.
+ * Search by name, operator, dtype and shape. Words must all match; `op:conv`, `name:layer.3`,
+ * `dtype:float16`, `shape:1x3` and `group:encoder` say where.
  */
 
 import type { Graph } from "./graph";

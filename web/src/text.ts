@@ -3,9 +3,11 @@
 import type { Graph } from "./graph";
 
 // Marks that reorder or hide text, controls, and halves of surrogate pairs.
-// eslint-disable-next-line no-control-regex
-const TRICKY =
-  /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
+/* eslint-disable no-control-regex -- these are what is looked for */
+const TRICKY = new RegExp(
+  "[\\u0000-\\u001f\\u007f-\\u009f\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb]",
+  "g",
+);
 const LONE = /[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
 
 /** The text with what cannot be seen written out, cut to `most` characters. */

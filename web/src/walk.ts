@@ -1,4 +1,4 @@
-/** Walking the graph by keys: along tensors up and down, to neighbours left and right, through what changed. */
+/** Walking the graph by keys: along tensors, to neighbours left and right, through what changed. */
 
 import { boxItem, isBox, itemBox, type Item } from "./layout";
 import type { Report } from "./report";
