@@ -15,6 +15,9 @@ MAX_SOURCES = 4096
 """How many original nodes one node is shown to stand for."""
 
 ROUNDS = 4
+MAX_TURNS = 8
+WIDE = ROUNDS - 1
+"""Labels of at least two rounds: what they cannot tell apart may be matched in order."""
 MAX_NEIGHBOURS = 16
 
 
@@ -76,7 +79,7 @@ def pair(
     _by_tensors(old, new, rest, [i for i in wanted if i not in found], found, name_of)
     left = [i for i in wanted if i not in found]
     if rest and left:
-        _by_structure(old, new, rest, left, {**anchors, **found}, found)
+        _by_structure(old, new, rest, left, {**anchors, **found}, found, name_of)
     return found
 
 
@@ -144,64 +147,120 @@ def _by_structure(
     wanted: list[int],
     anchors: Mapping[int, int],
     found: dict[int, int],
+    name_of: Callable[[int], str],
 ) -> None:
     """Equal operators in equal surroundings (Weisfeiler and Lehman's refinement), the widest first.
 
-    What is matched already is a label of its own, so that the surroundings tell places apart. Nodes
+    What is matched already is a label of its own, so that the surroundings tell places apart; what one
+    turn matches helps the next. Weights and inputs count by their names first, then not at all. Nodes
     that cannot be told apart are matched in order, if both sides have as many of them.
     """
-    labels: dict[Any, int] = {}
-    sides = (
-        _refined(old, list(rest), {o: o for o in anchors.values()}, labels),
-        _refined(new, wanted, anchors, labels),
-    )
-    for depth in range(ROUNDS, -1, -1):
+    sides = _Side(old, name_of), _Side(new, name_of)
+    partners = dict(anchors)
+    for names in (True, False):
+        for _ in range(MAX_TURNS):
+            left = [i for i in wanted if i not in found]
+            if not rest or not left:
+                return
+            labels: dict[Any, int] = {}
+            refined = (
+                sides[0].refined(list(rest), {o: o for o in partners.values()}, labels, names),
+                sides[1].refined(left, partners, labels, names),
+            )
+            matches = _equal_labels(refined, list(rest), left)
+            for one, other in matches:
+                found[other] = partners[other] = one
+                del rest[one]
+            if not matches:
+                break
+
+
+def _equal_labels(
+    refined: tuple[list[dict[int, int]], list[dict[int, int]]], old: list[int], new: list[int]
+) -> list[tuple[int, int]]:
+    """Pairs of old and new with the same label, by the first kind of label for which there are any."""
+    for kind in range(len(refined[0])):
         buckets: dict[int, tuple[list[int], list[int]]] = {}
-        for side, nodes in enumerate((rest, [i for i in wanted if i not in found])):
-            for index in nodes:
-                buckets.setdefault(sides[side][depth][index], ([], []))[side].append(index)
-        for before, after in buckets.values():
-            if len(before) == len(after) and (depth > 1 or len(before) == 1):
-                for one, other in zip(before, after, strict=True):
-                    found[other] = one
-                    del rest[one]
+        for side, indices in enumerate((old, new)):
+            labels = refined[side][kind]
+            for index in indices:
+                if index in labels:
+                    buckets.setdefault(labels[index], ([], []))[side].append(index)
+        matches = [
+            pair
+            for before, after in buckets.values()
+            if len(before) == len(after) and (kind < WIDE or len(before) == 1)
+            for pair in zip(before, after, strict=True)
+        ]
+        if matches:
+            return matches
+    return []
 
 
-def _refined(
-    seen: Sequence[Seen], free: list[int], anchors: Mapping[int, int], labels: dict[Any, int]
-) -> list[dict[int, int]]:
-    """The labels of the nodes in `free` after 0, 1, … rounds."""
+class _Side:
+    """One of two graphs whose nodes are labelled by their surroundings."""
 
-    def number(key: Any) -> int:
-        return labels.setdefault(key, len(labels))
+    def __init__(self, seen: Sequence[Seen], name_of: Callable[[int], str]) -> None:
+        self._seen = seen
+        self._name_of = name_of
+        self._maker = {v: i for i, node in enumerate(seen) for v in node.outputs if v >= 0}
 
-    maker = {v: i for i, node in enumerate(seen) for v in node.outputs if v >= 0}
-    inside = set(free)
-    users: dict[int, list[int]] = defaultdict(list)
-    for index, node in enumerate(seen):
-        for value in node.inputs:
-            source = maker.get(value)
-            if source in inside and len(users[source]) < MAX_NEIGHBOURS:
-                users[source].append(index)
-    fixed = {i: number(("matched", o)) for i, o in anchors.items()}
-    rounds = [{i: number((*seen[i].function, len(seen[i].inputs))) for i in free}]
-    nothing = number(("nothing",))
-    for _ in range(ROUNDS):
-        last = rounds[-1]
+    def refined(
+        self, free: list[int], anchors: Mapping[int, int], labels: dict[Any, int], names: bool
+    ) -> list[dict[int, int]]:
+        """The labels of the nodes in `free`: after the last round to the first, then by one side alone.
 
-        def label(index: int | None, last: dict[int, int] = last) -> int:
-            return nothing if index is None else fixed.get(index, last.get(index, nothing))
+        By one side alone have labels those nodes whose operands, or whose users, are matched already:
+        where a node between them came or went, the other side differs.
 
-        rounds.append(
-            {
-                i: number(
-                    (
-                        last[i],
-                        tuple([label(maker.get(v)) for v in seen[i].inputs]),
-                        tuple(sorted(label(u) for u in users[i])),
+        Args:
+            anchors: the label of each node that is matched already.
+            labels: the number of each label, shared by both sides.
+            names: whether operands that no node makes count by their names.
+        """
+
+        def number(key: Any) -> int:
+            return labels.setdefault(key, len(labels))
+
+        seen, maker = self._seen, self._maker
+        users: dict[int, list[int]] = {index: [] for index in free}
+        for index in (*free, *anchors):
+            for value in seen[index].inputs:
+                known = users.get(maker.get(value, -1))
+                if known is not None and len(known) < MAX_NEIGHBOURS:
+                    known.append(index)
+        fixed = {i: number(("matched", o)) for i, o in anchors.items()}
+        rounds = [{i: number((*seen[i].function, len(seen[i].inputs))) for i in free}]
+
+        def operand_label(value: int, last: Mapping[int, int] = fixed) -> int:
+            if value in maker:
+                return last.get(maker[value], -1)
+            return number(("operand", self._name_of(value) if names else ""))
+
+        for _ in range(ROUNDS):
+            last = rounds[-1] | fixed
+
+            rounds.append(
+                {
+                    i: number(
+                        (
+                            last[i],
+                            tuple([operand_label(v, last) for v in seen[i].inputs]),
+                            tuple(sorted(last.get(u, -1) for u in users[i])),
+                        )
                     )
-                )
-                for i in free
-            }
-        )
-    return rounds
+                    for i in free
+                }
+            )
+        above = {
+            i: number(("above", *seen[i].function, *(operand_label(v) for v in seen[i].inputs)))
+            for i in free
+            if any(v in maker for v in seen[i].inputs)
+            and all(maker[v] in fixed for v in seen[i].inputs if v in maker)
+        }
+        below = {
+            i: number(("below", *seen[i].function, *sorted(fixed[u] for u in users[i])))
+            for i in free
+            if users[i] and all(u in fixed for u in users[i])
+        }
+        return [*rounds[:0:-1], above, below, rounds[0]]
