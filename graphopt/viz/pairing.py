@@ -76,11 +76,20 @@ def pair(
     # What another node is recorded to stand for is not to be had for a name or a place.
     spoken_for = {name for i in wanted if new[i].proven for name in new[i].origins[:MAX_SOURCES]}
     rest = {i: None for i in rest if not spoken_for.intersection(old[i].origins)}
-    _by_tensors(old, new, rest, [i for i in wanted if i not in found], found, name_of)
+    wanted = _unexplained(old, new, [i for i in wanted if i not in found])
+    _by_tensors(old, new, rest, wanted, found, name_of)
     left = [i for i in wanted if i not in found]
     if rest and left:
         _by_structure(old, new, rest, left, {**anchors, **found}, found, name_of)
     return found
+
+
+def _unexplained(old: Sequence[Seen], new: Sequence[Seen], wanted: list[int]) -> list[int]:
+    """Those of `wanted` whose provenance names nothing in `old`: the others are known to be new."""
+    if not any(new[i].proven for i in wanted):
+        return wanted
+    known = {name for node in old for name in node.origins[:MAX_SOURCES]}
+    return [i for i in wanted if not (new[i].proven and known.intersection(new[i].origins))]
 
 
 def _by_provenance(
@@ -167,12 +176,40 @@ def _by_structure(
                 sides[0].refined(list(rest), {o: o for o in partners.values()}, labels, names),
                 sides[1].refined(left, partners, labels, names),
             )
-            matches = _equal_labels(refined, list(rest), left)
-            for one, other in matches:
+            before = len(found)
+            for one, other in _equal_labels(refined, list(rest), left):
                 found[other] = partners[other] = one
                 del rest[one]
-            if not matches:
+            _spread(*sides, rest, [i for i in left if i not in found], partners, found)
+            if len(found) == before:
                 break
+
+
+def _spread(
+    old: _Side,
+    new: _Side,
+    rest: dict[int, None],
+    left: list[int],
+    partners: dict[int, int],
+    found: dict[int, int],
+) -> None:
+    """Match along edges: a node beside a matched one, with the one like it at the same place.
+
+    Down and then up the order of execution, so that one match leads to the next. It crosses places
+    where a node came or went, since one matched neighbour suffices; the one with the most wins.
+    """
+    for down in (True, False):
+        for index in left if down else reversed(left):
+            if index in found:
+                continue
+            votes = (old.users_like if down else old.makers_like)(new, index, partners, rest)
+            best = max(votes.values(), default=0)
+            winners = [one for one, count in votes.items() if count == best]
+            if len(winners) > 1:
+                winners = [one for one in winners if old.operands(one) == new.operands(index)]
+            if len(winners) == 1:
+                found[index] = partners[index] = winners[0]
+                del rest[winners[0]]
 
 
 def _equal_labels(
@@ -182,10 +219,8 @@ def _equal_labels(
     for kind in range(len(refined[0])):
         buckets: dict[int, tuple[list[int], list[int]]] = {}
         for side, indices in enumerate((old, new)):
-            labels = refined[side][kind]
             for index in indices:
-                if index in labels:
-                    buckets.setdefault(labels[index], ([], []))[side].append(index)
+                buckets.setdefault(refined[side][kind][index], ([], []))[side].append(index)
         matches = [
             pair
             for before, after in buckets.values()
@@ -204,14 +239,48 @@ class _Side:
         self._seen = seen
         self._name_of = name_of
         self._maker = {v: i for i, node in enumerate(seen) for v in node.outputs if v >= 0}
+        self._users: list[list[tuple[int, int]]] = [[] for _ in seen]
+        for index, node in enumerate(seen):
+            for slot, value in enumerate(node.inputs):
+                maker = self._maker.get(value)
+                if maker is not None and len(self._users[maker]) < MAX_NEIGHBOURS:
+                    self._users[maker].append((index, slot))
+
+    def operands(self, index: int) -> list[str]:
+        """The names of the operands of a node that no node makes."""
+        return [self._name_of(v) for v in self._seen[index].inputs if v not in self._maker]
+
+    def users_like(
+        self, other: _Side, index: int, partners: Mapping[int, int], rest: Mapping[int, None]
+    ) -> dict[int, int]:
+        """The nodes in `rest` like `other`'s node, by how many of its operands they take in place."""
+        found: dict[int, int] = {}
+        like = other._seen[index].function
+        for slot, value in enumerate(other._seen[index].inputs):
+            partner = partners.get(other._maker.get(value, -1))
+            for user, place in () if partner is None else self._users[partner]:
+                if place == slot and user in rest and self._seen[user].function == like:
+                    found[user] = found.get(user, 0) + 1
+        return found
+
+    def makers_like(
+        self, other: _Side, index: int, partners: Mapping[int, int], rest: Mapping[int, None]
+    ) -> dict[int, int]:
+        """The nodes in `rest` like `other`'s node, by how many of its users they feed at the same place."""
+        found: dict[int, int] = {}
+        like = other._seen[index].function
+        for user, slot in other._users[index]:
+            partner = partners.get(user)
+            inputs = () if partner is None else self._seen[partner].inputs
+            maker = self._maker.get(inputs[slot]) if slot < len(inputs) else None
+            if maker is not None and maker in rest and self._seen[maker].function == like:
+                found[maker] = found.get(maker, 0) + 1
+        return found
 
     def refined(
         self, free: list[int], anchors: Mapping[int, int], labels: dict[Any, int], names: bool
     ) -> list[dict[int, int]]:
-        """The labels of the nodes in `free`: after the last round to the first, then by one side alone.
-
-        By one side alone have labels those nodes whose operands, or whose users, are matched already:
-        where a node between them came or went, the other side differs.
+        """The labels of the nodes in `free`, those of the last round first.
 
         Args:
             anchors: the label of each node that is matched already.
@@ -223,12 +292,6 @@ class _Side:
             return labels.setdefault(key, len(labels))
 
         seen, maker = self._seen, self._maker
-        users: dict[int, list[int]] = {index: [] for index in free}
-        for index in (*free, *anchors):
-            for value in seen[index].inputs:
-                known = users.get(maker.get(value, -1))
-                if known is not None and len(known) < MAX_NEIGHBOURS:
-                    known.append(index)
         fixed = {i: number(("matched", o)) for i, o in anchors.items()}
         rounds = [{i: number((*seen[i].function, len(seen[i].inputs))) for i in free}]
 
@@ -246,21 +309,10 @@ class _Side:
                         (
                             last[i],
                             tuple([operand_label(v, last) for v in seen[i].inputs]),
-                            tuple(sorted(last.get(u, -1) for u in users[i])),
+                            tuple(sorted(last.get(u, -1) for u, _ in self._users[i])),
                         )
                     )
                     for i in free
                 }
             )
-        above = {
-            i: number(("above", *seen[i].function, *(operand_label(v) for v in seen[i].inputs)))
-            for i in free
-            if any(v in maker for v in seen[i].inputs)
-            and all(maker[v] in fixed for v in seen[i].inputs if v in maker)
-        }
-        below = {
-            i: number(("below", *seen[i].function, *sorted(fixed[u] for u in users[i])))
-            for i in free
-            if users[i] and all(u in fixed for u in users[i])
-        }
-        return [*rounds[:0:-1], above, below, rounds[0]]
+        return rounds[::-1]
