@@ -65,9 +65,7 @@ def open_subjects(paths: Sequence[str], given: Sizes) -> list[Subject]:
         known |= free
         chosen = {kind: {n: v for n, v in rows.items() if (kind, n) in free} for kind, rows in given.items()}
         if any(chosen.values()):
-            from graphopt import driver
-
-            driver.bind(subject.model, **chosen)
+            _bind(subject.model, chosen)
     for kind, rows in given.items():
         for name in rows:
             if (kind, name) not in known:
@@ -77,6 +75,31 @@ def open_subjects(paths: Sequence[str], given: Sizes) -> list[Subject]:
                     "GO701", "nothing in the models has this name", where=flag, expected=", ".join(names)
                 )
     return subjects
+
+
+def _bind(model: Model, chosen: Sizes) -> None:
+    """Bind sizes and constants in `model` in place, and infer its shapes."""
+    from graphopt.ir.bind import bind_constants
+    from graphopt.passes.bind_dims import BindDims
+
+    bind_constants(model, chosen["constants"])
+    for value in model.graph.inputs:
+        given = chosen["shapes"].get(value.name or "")
+        if given is not None and (value.shape is None or len(value.shape) != len(given)):
+            raise UsageError(
+                "GO701",
+                "the shape has another rank than the input",
+                where=f"--shape {value.name}",
+                found=given,
+                expected=value.shape,
+            )
+    by_axis = {
+        f"{name}.{axis}": size
+        for name, shape in chosen["shapes"].items()
+        for axis, size in enumerate(shape)
+        if isinstance(size, int)
+    }
+    BindDims(tuple(f"{name}={size}" for name, size in (chosen["dims"] | by_axis).items())).run(model)
 
 
 def _open(path: str) -> Subject:

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 from checking import model_from
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 import graphopt
@@ -270,3 +272,11 @@ def test_a_run_that_a_limit_stopped_is_recalled_as_far_as_it_went(tmp_path: Path
     view = carried((tmp_path / "r.html").read_text(encoding="utf-8"))
     assert len(view["steps"]) == 1 + len(result.report.passes)
     assert view["steps"][-1]["nodes"] == result.report.nodes_after
+
+
+@given(st.lists(st.text(st.characters(codec=None), max_size=40), max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_any_text_is_carried_as_it_is(names: list[str]) -> None:
+    text = to_json({"strings": names})
+    assert text.isascii() and not set("<>&") & set(text)
+    assert json.loads(text) == {"strings": names}
