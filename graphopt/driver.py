@@ -55,6 +55,10 @@ class Result:
         """Write the model as ONNX (weights beside it when they are large)."""
         save(self.model, path, **options)
 
+    def _repr_html_(self) -> str:
+        text: str = importlib.import_module("graphopt.reporting").inline(self.model, self.recall)
+        return text
+
 
 class Progress(Instrument):
     """Tells a callback which stage runs: ``say("pass fold-constants", 3, 17)``."""
@@ -393,6 +397,14 @@ def _binding(model: Model, shapes: Mapping[str, Sequence[int | str]], dims: Dims
         return []
     find = importlib.import_module("graphopt.passes").find
     return [find("bind-dims")(dims=tuple(f"{k}={v}" for k, v in sizes.items()))]
+
+
+def bind(
+    model: Model, shapes: Mapping[str, Sequence[int | str]], dims: Dims, constants: Mapping[str, Any]
+) -> None:
+    """Bind sizes and constants in `model` in place, as :func:`optimize` does, and infer its shapes."""
+    bind_constants(model, constants)
+    Pipeline(_binding(model, shapes, dims)).run(model)
 
 
 def require_static(model: Model) -> None:

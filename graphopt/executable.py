@@ -25,6 +25,7 @@ from graphopt.transform.pipeline import initializer_bytes
 if TYPE_CHECKING:
     from graphopt.lowering.xla.partition import Partition
     from graphopt.reporting import Recall
+    from graphopt.verification import VerifyReport
 
 PROBE_BYTES = 1 << 30
 """Larger models are not loaded once more just to see whether ONNX Runtime survives it."""
@@ -40,16 +41,21 @@ class Session(Protocol):
 class ReportDocument(dict[str, Any]):
     """A report as JSON-ready data, which writes itself as a page when it is called with a path."""
 
-    make: Callable[[], str]
+    make: Callable[..., str]
 
-    def __call__(self, path: str | os.PathLike[str]) -> None:
+    def __call__(self, path: str | os.PathLike[str], **details: Any) -> None:
         """Write the HTML report to `path`.
+
+        Args:
+            details: what :meth:`Executable.page` takes.
 
         Raises:
             UsageError: GO701, the name does not end in ``.html``.
             OutputError: GO111, the file cannot be written.
         """
-        importlib.import_module("graphopt.reporting").write_page(path, self.make)
+        importlib.import_module("graphopt.reporting").write_page(
+            path, functools.partial(self.make, **details)
+        )
 
 
 @dataclasses.dataclass
@@ -92,15 +98,20 @@ class Executable:
     def __post_init__(self) -> None:
         self.report.make = self.page
 
-    def page(self, title: str | None = None) -> str:
+    def page(self, *, title: str | None = None, verification: VerifyReport | None = None) -> str:
         """The HTML report (see :attr:`report`).
 
         Args:
             title: the heading; the graph's name by default.
+            verification: what :func:`graphopt.verify` found, for a map of numeric errors.
         """
         reporting = importlib.import_module("graphopt.reporting")
         known = reporting.measured(
-            self.target, self.cost, self.placement, self.manifest.get("options", {}).get("precision")
+            self.target,
+            self.cost,
+            self.placement,
+            self.manifest.get("options", {}).get("precision"),
+            None if verification is None else verification.to_json(),
         )
         facts = [("target", str(self.target)), ("pipeline", self.manifest.get("pipeline") or "(no passes)")]
         recall = self.recall or functools.partial(reporting.as_it_is, self.model)

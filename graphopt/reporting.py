@@ -72,6 +72,16 @@ def recall_run(
     return timeline, found
 
 
+def inline(model: Model, recall: Recall | None) -> str:
+    """The report of a run as an element of a notebook; of a large model its drawing."""
+    if recall is not None and viz.is_small(model):
+        try:
+            return viz.frame(page(recall))
+        except UsageError:  # what the passes did cannot be told any more: the model can
+            pass
+    return viz.visualize(model)._repr_html_()
+
+
 def write_run(recall: Recall, path: str | os.PathLike[str]) -> None:
     """Write the HTML report of a pipeline run to `path` (see :func:`write_page`)."""
     write_page(path, lambda: page(recall))
@@ -101,9 +111,12 @@ def measured(
     cost: Mapping[str, Any] | None,
     placement: Sequence[Mapping[str, Any]],
     precision: str | None,
+    verification: Mapping[str, Any] | None = None,
 ) -> Measured:
-    """What an executable knows of its nodes, for the report's heat maps."""
-    return viz.Measured(target=target, cost=cost, placement=placement, precision=precision)
+    """What an executable knows of its nodes, and a verification of it, for the report's heat maps."""
+    return Measured(
+        target=target, cost=cost, placement=placement, precision=precision, verification=verification
+    )
 
 
 def as_it_is(model: Model) -> tuple[Timeline, Model]:

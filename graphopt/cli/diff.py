@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from graphopt.cli import options
 from graphopt.cli.output import Output, bar, clean, short, size
-from graphopt.cli.visualize import Subject, open_subject
+from graphopt.cli.visualize import Subject, open_subjects, sizes
 from graphopt.errors import EXIT_POLICY
 
 if TYPE_CHECKING:
@@ -19,7 +19,13 @@ TOP_OPERATORS = 20
 MAX_TREE_ROWS = 40
 MAX_DEPTH = 4
 MAX_NAME = 60
-UNITS = {"bytes": size, "moved": size, "nodes": str, "cycles": lambda n: f"{n:,.0f}", "flops": short}
+UNITS: dict[str, Callable[[float], str]] = {
+    "bytes": size,
+    "moved": size,
+    "nodes": lambda n: f"{n:,}",
+    "cycles": lambda n: f"{n:,.0f}",
+    "flops": short,
+}
 LABELS = {
     "nodes": "nodes",
     "bytes": "weights",
@@ -44,6 +50,9 @@ def diff(
             show_default=False,
         ),
     ],
+    shape: options.Shapes,
+    dim: options.Dims,
+    constant: options.Constants,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False,
     json: options.Json = False,
     verbose: options.Verbose = 0,
@@ -51,17 +60,18 @@ def diff(
 ) -> None:
     """Show what is different between two models or artifacts: operators, groups, costs.
 
-    Nodes are matched by where they came from, then by tensor names, then by structure. The exit code is
-    5 if a --fail-on gate holds.
+    Nodes are matched by where they came from, then by tensor names, then by structure. Sizes are bound in
+    both, so that operations have numbers. The exit code is 5 if a --fail-on gate holds.
     """
     output = Output(json, verbose, quiet)
     from graphopt.cli.progress import Progress
     from graphopt.viz.gates import judge, parse_gate
 
     gates = [parse_gate(text) for text in fail_on]
+    given = sizes(shape, dim, constant)
     with Progress(output) as progress:
         progress.say("read the models")
-        subjects = open_subject(before), open_subject(after)
+        subjects = open_subjects([before, after], given)
         found = compare(*subjects)
         progress.say("judge")
         verdicts = judge(gates, found["metrics"], found["operators"])
@@ -81,12 +91,12 @@ def diff(
 def compare(before: Subject, after: Subject) -> dict[str, Any]:
     """What `graphopt diff` says of two subjects, JSON-ready."""
     from graphopt.viz.summary import alive, summary
-    from graphopt.viz.view import interface_changes, model_view, prepared
+    from graphopt.viz.view import interface_changes, model_view
 
-    models = prepared(before.source), prepared(after.source)
-    view = model_view(*models)
+    models = before.model, after.model
+    view = model_view((before.model, before.invented), (after.model, after.invented))
     counted = [len(part) for part in alive(view)]
-    first, last = (_costs(model) for model, _ in models)
+    first, last = (_costs(model) for model in models)
     metrics = {
         "nodes": counted,
         "bytes": [view["steps"][0]["bytes"], view["steps"][-1]["bytes"]],
@@ -105,17 +115,18 @@ def compare(before: Subject, after: Subject) -> dict[str, Any]:
     return {
         "metrics": metrics,
         **summary(view),
-        "interface": interface_changes(models[0][0], models[1][0]),
+        "interface": interface_changes(*models),
         "passes": rows,
     }
 
 
 def _costs(model: Model) -> tuple[int | None, int | None]:
-    """Operations and bytes moved where all of them are numbers."""
+    """Operations and bytes moved, each None unless it is known of every node."""
     from graphopt.analysis.cost import model_cost
 
     cost = model_cost(model)
-    return cost.flops.number, cost.moved_bytes.number
+    moved = None if any(node.moved_bytes is None for node in cost.nodes) else cost.moved_bytes.number
+    return None if cost.unknown else cost.flops.number, moved
 
 
 def _bad(verdicts: list[dict[str, Any]]) -> bool:
@@ -164,20 +175,18 @@ def _show_passes(output: Output, passes: list[dict[str, Any]]) -> None:
             row["nodes_before"],
             row["nodes_after"],
             f"{-n:+d}",
-            ("-" if n > 0 else "+") * 0 + bar(abs(n) / most),
+            bar(abs(n) / most),
         )
         for row, n in zip(passes, gone, strict=True)
     ]
     if rows:
-        output.table(
-            ["pass", ">before", ">after", ">change", ""], rows, title="passes that changed nodes or weights"
-        )
+        output.table(["pass", ">before", ">after", ">change", ""], rows, title="passes that made the second")
 
 
 def _change(name: str, before: float | None, after: float | None) -> str | None:
     if before is None and after is None:
         return None
-    shown = " -> ".join("?" if n is None else str(UNITS[name](n)) for n in (before, after))
+    shown = " -> ".join("?" if n is None else UNITS[name](n) for n in (before, after))
     return f"{shown}{_percent(before, after)}"
 
 
@@ -246,7 +255,7 @@ def _markdown(
     for name, label in LABELS.items():
         old, new = found["metrics"][name]
         if old is not None or new is not None:
-            shown = ["?" if n is None else str(UNITS[name](n)) for n in (old, new)]
+            shown = ["?" if n is None else UNITS[name](n) for n in (old, new)]
             yield f"| {label} | {shown[0]} | {shown[1]} | {_percent(old, new).strip(' ()')} |"
     yield ""
     yield f"Nodes: {_states(found)}."

@@ -23,6 +23,7 @@ from graphopt.viz.mermaid import to_mermaid
 from graphopt.viz.model_explorer import to_model_explorer
 from graphopt.viz.page import to_html, to_json
 from graphopt.viz.picture import Pane, Picture, pane_of
+from graphopt.viz.sight import hidden_constant
 from graphopt.viz.svg import to_svg
 from graphopt.viz.timeline import Timeline
 from graphopt.viz.view import Measured, model_view, prepared, run_view
@@ -35,8 +36,11 @@ __all__ = [
     "Timeline",
     "Visualization",
     "check_suffix",
+    "frame",
+    "is_small",
     "model_view",
     "run_view",
+    "shown_nodes",
     "to_html",
     "visualize",
     "write",
@@ -112,11 +116,16 @@ class Visualization:
 
     def _repr_html_(self) -> str:
         """The page in a frame of its own; of a large graph the drawing."""
-        if sum(1 for model, _ in self.models for _ in model.graph.all_nodes()) <= MAX_INLINE_NODES:
+        if is_small(*(model for model, _ in self.models)):
             page = self.html()
             if len(page) <= MAX_INLINE:
                 return frame(page)
         return f'<div style="overflow:auto;max-height:85vh">{self.svg()}</div>'
+
+
+def is_small(*models: Model) -> bool:
+    """Whether a page of `models` belongs into a notebook."""
+    return sum(map(shown_nodes, models)) <= MAX_INLINE_NODES
 
 
 def frame(page: str) -> str:
@@ -152,6 +161,11 @@ def visualize(
     """
     models = tuple(prepared(source) for source in (before, after) if source is not None)
     return Visualization(models, title, measured)
+
+
+def shown_nodes(model: Model) -> int:
+    """Nodes of `model`, nested ones included, but not the Constants, which are shown as weights."""
+    return sum(1 for node in model.graph.all_nodes() if not hidden_constant(node))
 
 
 def check_suffix(path: str | os.PathLike[str]) -> str:

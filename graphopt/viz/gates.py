@@ -122,7 +122,7 @@ def _values(gate: Gate, metrics: Mapping[str, Any], operators: Mapping[str, Any]
                 found=f"{_shown(before)} before, {_shown(after)} after",
                 next_step="Cycles are those of two artifacts that were compiled for a TPU."
                 if gate.metric == "cycles"
-                else "Give the models fixed shapes: operations of free dimensions have no number.",
+                else "Bind free dimensions with --dim: operations have no number without.",
             )
         return float(before), float(after)
     named = [name for name in operators if gate.metric in (name, name.rpartition(".")[2])]

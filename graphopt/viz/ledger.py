@@ -82,8 +82,11 @@ class Ledger:
         """
         seen, bodies = self.sight.look(model, invented)
         keys = self._assign(seen, trusted)
+        if not self.steps or not trusted:  # another model may have another interface: both are shown
+            inputs, outputs = self.sight.interface(model)
+            self.inputs = list(dict.fromkeys([*self.inputs, *inputs]))
+            self.outputs = list(dict.fromkeys([*self.outputs, *outputs]))
         if not self.steps:
-            self.inputs, self.outputs = self.sight.interface(model)
             self._origins = Origins(seen)
             self._first_keys = keys
         self._find_sources(seen, keys)

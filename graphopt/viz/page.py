@@ -27,7 +27,10 @@ _CLOSING = re.compile(r"</(?:script|style)|<!--", re.IGNORECASE)
 
 
 def to_html(view: Mapping[str, Any]) -> str:
-    """The page that shows `view` (schema ``graphopt.view/1``): ASCII, the same for the same view."""
+    """The page that shows `view` (schema ``graphopt.view/1``); the same for the same view.
+
+    What comes from a model is ASCII in it, so that no character hides or reorders the text of the file.
+    """
     script, style = bundle()
     data = to_json(view)
     if len(data) > COMPRESS_FROM:
@@ -36,7 +39,8 @@ def to_html(view: Mapping[str, Any]) -> str:
     else:
         element = f'<script type="application/json" id="view">{data}</script>'
     title = html.escape(_plain(str(view.get("title", "graph")))[:200])
-    page = (
+    title = title.encode("ascii", "xmlcharrefreplace").decode("ascii")
+    return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy(script, style)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -47,7 +51,6 @@ def to_html(view: Mapping[str, Any]) -> str:
         "file. It loads nothing from anywhere.</noscript>\n"
         f"{element}\n<script>{script}</script>\n</body>\n</html>\n"
     )
-    return page.encode("ascii", "xmlcharrefreplace").decode("ascii") if not script.isascii() else page
 
 
 def to_json(view: Mapping[str, Any]) -> str:

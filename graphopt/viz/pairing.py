@@ -69,8 +69,11 @@ def pair(
     rest = dict.fromkeys(free_old)
     wanted = list(free_new)
     found: dict[int, int] = {}
-    for one_pass in (_by_provenance, _by_tensors):
-        one_pass(old, new, rest, [i for i in wanted if i not in found], found, name_of)
+    _by_provenance(old, new, rest, wanted, found, name_of)
+    # What another node is recorded to stand for is not to be had for a name or a place.
+    spoken_for = {name for i in wanted if new[i].proven for name in new[i].origins[:MAX_SOURCES]}
+    rest = {i: None for i in rest if not spoken_for.intersection(old[i].origins)}
+    _by_tensors(old, new, rest, [i for i in wanted if i not in found], found, name_of)
     left = [i for i in wanted if i not in found]
     if rest and left:
         _by_structure(old, new, rest, left, {**anchors, **found}, found)

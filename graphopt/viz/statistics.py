@@ -70,15 +70,16 @@ def describe(tensor: Any) -> dict[str, Any] | None:
 
 
 def _histogram(finite: np.ndarray) -> list[list[float]]:
+    """Bins of equal width; none where the numbers are too close or too far apart to have any."""
     low, high = float(finite.min()), float(finite.max())
-    if not math.isfinite(high - low) or (high > low and low + (high - low) / BINS == low):
+    if low == high:
+        return [[low, high, int(finite.size)]]
+    if not math.isfinite(high - low):
         return []
-    bins = 1 if low == high else BINS
-    counts, edges = np.histogram(
-        finite, bins=bins, range=(low, high) if high > low else (low - 0.5, low + 0.5)
-    )
-    if high == low:
-        return [[low, high, int(counts.sum())]]
+    edges = np.linspace(low, high, BINS + 1)
+    if not np.all(edges[:-1] < edges[1:]):
+        return []
+    counts, _ = np.histogram(finite, bins=edges)
     return [[float(a), float(b), int(c)] for a, b, c in zip(edges[:-1], edges[1:], counts, strict=True)]
 
 

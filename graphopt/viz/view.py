@@ -214,6 +214,7 @@ def difference(ledger: Ledger) -> list[list[Any]]:
         return []
     first, last = ledger.steps[0].alive, ledger.steps[-1].alive
     print_of = {number: _fingerprint(ledger, number) for number in {*first.values(), *last.values()}}
+    kept = _unmerged(ledger)
     rows: list[list[Any]] = []
     covered: set[int] = set()
     for key, number in last.items():
@@ -223,7 +224,7 @@ def difference(ledger: Ledger) -> list[list[Any]]:
         equal = [k for k in sources if print_of[first[k]] == print_of[number]]
         if not sources:
             rows.append([-1, key, "added"])
-        elif equal and (len(sources) == 1 or _kept(ledger, key, number, first)):
+        elif equal and (len(sources) == 1 or key in kept):
             rows.append([key if key in equal else equal[0], key, "same"])
         else:
             state = "fused" if len(sources) > 1 else "changed"
@@ -232,10 +233,16 @@ def difference(ledger: Ledger) -> list[list[Any]]:
     return rows
 
 
-def _kept(ledger: Ledger, key: int, number: int, first: Mapping[int, int]) -> bool:
-    """Whether a node with several sources is one of them still: it was saved with its provenance."""
-    old = first.get(key)
-    return old is not None and ledger.nodes[old]["n"] == ledger.nodes[number]["n"]
+def _unmerged(ledger: Ledger) -> set[int]:
+    """The keys that have the name and the recorded origins that they had in the first step.
+
+    A node with several sources is one of them still if it was saved with its provenance before.
+    """
+    first, last = (
+        {key: (node.name, node.origins) for node, key in zip(step.seen, step.keys, strict=True)}
+        for step in (ledger.steps[0], ledger.steps[-1])
+    )
+    return {key for key, what in last.items() if first.get(key) == what}
 
 
 def _fingerprint(ledger: Ledger, number: int) -> tuple[Any, ...]:
