@@ -76,7 +76,7 @@ export function quantity(value: number, unit: string): string {
   if (unit === "bytes" || unit === "B") return bytesText(value);
   if (unit === "s") return seconds(value);
   const number = scaled(value);
-  if (/^[a-zµ]{4,}/.test(unit)) return `${number.replace(" ", "")} ${unit}`;
+  if (/^[a-z]{4,}/.test(unit)) return `${number.replace(" ", "")} ${unit}`;
   return /[PTGMk]$/.test(number) ? `${number}${unit}` : `${number} ${unit}`.trim();
 }
 
