@@ -1,6 +1,6 @@
 // Bundles the report into graphopt/viz/static/, or (--tests) the unit tests into .tests/.
 import { build } from "esbuild";
-import { readdirSync, rmSync } from "node:fs";
+import { readFileSync, readdirSync, rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
@@ -43,4 +43,10 @@ if (process.argv.includes("--tests")) {
     minify: true,
     legalComments: "none",
   });
+  // The page holds both inside elements of its own, as ASCII.
+  for (const name of ["report.js", "report.css"]) {
+    const text = readFileSync(`${here}/../graphopt/viz/static/${name}`, "latin1");
+    const wrong = /[^ -~\s\cA]|\r|<\/(script|style)|<!--/i.exec(text);
+    if (wrong) throw new Error(`${name} may not hold ${JSON.stringify(wrong[0])} at ${wrong.index}`);
+  }
 }

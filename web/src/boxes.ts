@@ -24,6 +24,13 @@ export interface Box {
   holder: number | null;
 }
 
+/** What a box is split into parts of: a slot, a box, or a run of copies. */
+interface Piece {
+  slots: number[];
+  boxes: number[];
+  at: number;
+}
+
 /** More items than this in one box are split into parts of about PART items. */
 export const MOST = 160;
 const PART = 110;
@@ -39,6 +46,7 @@ export class Boxes {
     this.readGroups();
     this.ofSlot.forEach((box, slot) => this.all[box].slots.push(slot));
     this.order();
+    this.stack();
     for (let id = this.all.length - 1; id >= 0; id--) this.split(this.all[id]);
     this.measure();
   }
@@ -103,6 +111,7 @@ export class Boxes {
       if (box.template >= 0 && template?.parent !== box.parent) box.template = -1;
       if (box.template < 0) continue;
       const copies = this.copiesOf.get(box.template);
+      box.copies = 1;
       if (copies) copies.push(box.id);
       else this.copiesOf.set(box.template, [box.id]);
     }
@@ -110,6 +119,56 @@ export class Boxes {
       const box = this.all[sub.g];
       if (box && sub.g > 0) box.holder = sub.node;
     }
+  }
+
+  /**
+   * Copies are shown as one where they follow each other with nothing between: a run. Where other nodes lie
+   * between two copies, showing them as one would tie the drawing into a knot.
+   */
+  private stack(): void {
+    for (const [template, copies] of [...this.copiesOf]) {
+      this.copiesOf.delete(template);
+      copies.sort((a, b) => this.first[a] - this.first[b] || a - b);
+      let run: number[] = [];
+      const close = (): void => {
+        for (const id of run) {
+          this.all[id].template = run.length > 1 ? run[0] : -1;
+          this.all[id].copies = run.length;
+        }
+        if (run.length > 1) this.copiesOf.set(run[0], run);
+        run = [];
+      };
+      for (const copy of copies) {
+        if (run.length && this.between(run, copy)) close();
+        run.push(copy);
+      }
+      close();
+    }
+  }
+
+  /** True if a path leads from the boxes of a run to the next copy through other nodes. */
+  private between(run: number[], next: number): boolean {
+    const { graph } = this;
+    const target = new Set(this.slotsIn(next));
+    const members = new Set(run.flatMap((id) => [...this.slotsIn(id)]));
+    let last = -1;
+    for (const slot of target) last = Math.max(last, graph.order[slot]);
+    const seen = new Set<number>();
+    const queue = [...members];
+    for (const slot of queue) {
+      for (const node of graph.slotNodes[slot]) {
+        for (const edge of graph.outOf[node]) {
+          const to = graph.slot[graph.edges[edge].dst];
+          if (target.has(to)) {
+            if (!members.has(slot)) return true;
+          } else if (!members.has(to) && !seen.has(to) && graph.order[to] < last) {
+            seen.add(to);
+            queue.push(to);
+          }
+        }
+      }
+    }
+    return false;
   }
 
   /** First position of each box's slots in the topological order, by which children are sorted. */
@@ -128,39 +187,37 @@ export class Boxes {
   private first = new Float64Array(0);
 
   private split(box: Box): void {
-    type Item = { slot: number; box: number; at: number };
-    let items: Item[] = [
-      ...box.slots.map((slot) => ({ slot, box: -1, at: this.graph.order[slot] })),
-      ...box.boxes.map((id) => ({ slot: -1, box: id, at: this.first[id] })),
+    // A run of copies is one item: it stays together, or it could not be shown once.
+    const runs = box.boxes.filter((id) => !this.isCopy(id));
+    let items: Piece[] = [
+      ...box.slots.map((slot) => ({ slots: [slot], boxes: [], at: this.graph.order[slot] })),
+      ...runs.map((id) => ({ slots: [], boxes: this.copiesOf.get(id) ?? [id], at: this.first[id] })),
     ].sort((a, b) => a.at - b.at);
-    const shown = items.filter((item) => item.box < 0 || !this.isCopy(item.box)).length;
-    if (shown <= MOST) return;
-    // Copies of a block stay together, or they could not be shown once.
-    const kept = items.filter((item) => item.box >= 0 && this.all[item.box].template >= 0);
-    items = items.filter((item) => item.box < 0 || this.all[item.box].template < 0);
+    if (items.length <= MOST) return;
     while (items.length > MOST) {
-      const bounds = this.cuts(
-        items.map((item) => (item.box < 0 ? [item.slot] : [...this.slotsIn(item.box)])),
-      );
-      items = bounds.map(([from, to]) => {
+      const members = items.map(({ slots, boxes }) => [
+        ...slots,
+        ...boxes.flatMap((id) => [...this.slotsIn(id)]),
+      ]);
+      items = this.cuts(members).map(([from, to]) => {
         const part = this.newPart(box, items.slice(from, to));
-        return { slot: -1, box: part.id, at: items[from].at };
+        return { slots: [], boxes: [part.id], at: items[from].at };
       });
     }
-    box.slots = items.filter((item) => item.box < 0).map((item) => item.slot);
-    box.boxes = [...items, ...kept].filter((item) => item.box >= 0).map((item) => item.box);
+    box.slots = items.flatMap(({ slots }) => slots);
+    box.boxes = items.flatMap(({ boxes }) => boxes);
     let number = 0;
     for (const id of box.boxes) if (this.all[id].kind === "part") this.name(this.all[id], ++number);
   }
 
-  private newPart(parent: Box, items: { slot: number; box: number }[]): Box {
+  private newPart(parent: Box, items: Piece[]): Box {
     const part: Box = {
       id: this.all.length,
       label: "",
       kind: "part",
       parent: parent.id,
-      boxes: items.filter((item) => item.box >= 0).map((item) => item.box),
-      slots: items.filter((item) => item.box < 0).map((item) => item.slot),
+      boxes: items.flatMap(({ boxes }) => boxes),
+      slots: items.flatMap(({ slots }) => slots),
       size: 0,
       depth: 0,
       copies: 1,
@@ -174,7 +231,13 @@ export class Boxes {
   }
 
   private name(part: Box, number: number, prefix = ""): void {
-    part.label = `part ${prefix}${number}`;
+    const ops = new Map<string, number>();
+    for (const slot of this.slotsIn(part.id)) {
+      const op = this.graph.op(this.graph.slotNodes[slot][0]);
+      ops.set(op, (ops.get(op) ?? 0) + 1);
+    }
+    const most = [...ops].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)).slice(0, 2);
+    part.label = `part ${prefix}${number} · ${most.map(([op]) => op).join(", ")}`;
     let inner = 0;
     for (const id of part.boxes)
       if (this.all[id].kind === "part") this.name(this.all[id], ++inner, `${prefix}${number}.`);

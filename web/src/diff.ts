@@ -25,7 +25,7 @@ export function compare(graph: Graph, before: number, after: number): Diff {
     heirs: new Map(),
     origins: new Map(),
   };
-  const whole = before === 0 && after === graph.steps - 1;
+  const whole = before === 0 && after >= graph.settled;
   if (whole && graph.raw.diff?.pairs?.length) fromPairs(graph, diff);
   else byProvenance(graph, diff);
   // Nobody may be left without a status: what no pair names is told by its key.

@@ -1,12 +1,12 @@
 /** Draws what a pane shows. What lies outside the view, or is too small to see, costs nothing. */
 
 import type { Graph } from "./graph";
-import { HEADER, isBox, itemBox, subtitle, type Item } from "./layout";
+import { HEADER, IN, isBox, itemBox, subtitle, textWidth, title, type Item } from "./layout";
 import type { Lens, Side, WireInfo } from "./lens";
 import type { Painter } from "./painter";
 import { GLYPHS, type Palette } from "./palette";
 import { overlaps, type Frame, type Line, type Rect } from "./scene";
-import { bytesText, count, printable, shape } from "./text";
+import { bytesText, count, printable, shortShape } from "./text";
 import { STATUSES } from "./diff";
 
 export interface Marks {
@@ -175,7 +175,8 @@ function drawNode(painter: Painter, slot: number, rect: Rect, job: Job): void {
         width: 1.6,
       });
     }
-    painter.text(printable(graph.op(node), 60), left, y + 14, {
+    const two = height * job.zoom > 17;
+    painter.text(title(graph, node), left, two ? y + 14 : y + height / 2, {
       size: 13,
       colour: ink,
       bold: true,
@@ -184,7 +185,7 @@ function drawNode(painter: Painter, slot: number, rect: Rect, job: Job): void {
     });
     const sub = tint?.text || was(node, slot, job) || subtitle(graph, node);
     const colour = tint ? tint.ink : palette.faint;
-    if (height * job.zoom > 17) painter.text(sub, left, y + 28.5, { size: 10.5, colour, width: room });
+    if (two) painter.text(sub, left, y + 28.5, { size: 10.5, colour, width: room });
   }
   painter.alpha(1);
   ring(painter, slot, rect, job);
@@ -245,15 +246,15 @@ function drawBox(painter: Painter, item: Item, rect: Rect, job: Job): void {
         align: "center",
       });
     }
+    const left = lens.plain ? x + width - 12 : bar(painter, rect, by, nodes, job);
     const sub = tint?.text || `${count(nodes)} ${nodes === 1 ? "node" : "nodes"}`;
-    painter.text(sub, x + 15, y + 36, { size: 11, colour: soft, width: width * 0.6 });
+    painter.text(sub, x + 15, y + 36, { size: 11, colour: soft, width: left - x - 20 });
   }
-  if (!lens.plain) bar(painter, rect, by, nodes, job);
   ring(painter, item, rect, job);
 }
 
-/** Shares of the statuses along the bottom of a closed box, and how many changed. */
-function bar(painter: Painter, rect: Rect, by: Record<string, number>, nodes: number, job: Job): void {
+/** Shares of the statuses along the bottom of a closed box, and how many changed; returns their left end. */
+function bar(painter: Painter, rect: Rect, by: Record<string, number>, nodes: number, job: Job): number {
   const { palette } = job;
   const x = rect.x + 14;
   const width = rect.width - 28;
@@ -264,8 +265,8 @@ function bar(painter: Painter, rect: Rect, by: Record<string, number>, nodes: nu
     if (share > 0) painter.rect(x + at, y, Math.max(share - 1, 0.5), 4, 2, palette.status[status].border);
     at += share;
   }
-  if (rect.height * job.zoom < 30) return;
   let right = rect.x + rect.width - 14;
+  if (rect.height * job.zoom < 30) return right;
   for (const status of [...STATUSES].reverse()) {
     if (status === "same" || !by[status]) continue;
     const text = count(by[status]);
@@ -277,6 +278,7 @@ function bar(painter: Painter, rect: Rect, by: Record<string, number>, nodes: nu
     });
     right -= 6;
   }
+  return right;
 }
 
 function drawLine(painter: Painter, line: Line, info: WireInfo, job: Job, lit: boolean): void {
@@ -303,8 +305,11 @@ function drawLine(painter: Painter, line: Line, info: WireInfo, job: Job, lit: b
 /** One label for each tensor, not for each of its readers. */
 function labelLines(painter: Painter, frame: Frame, job: Job): void {
   const done = new Set<string>();
+  const taken: Rect[] = frame.items.map(({ rect }) => rect);
   for (const line of frame.lines) {
     if (!overlaps(line.bounds, job.view) || line.wire.body) continue;
+    // Inside an open box a tensor from outside was labelled outside.
+    if (line.wire.from === IN && job.zoom < 1.3) continue;
     const info = job.lens.wire(line.wire);
     if (!seen(info, job.side) || !info.tensors) continue;
     const id = info.value >= 0 ? `v${info.value}` : `w${line.wire.from}:${line.wire.to}`;
@@ -314,6 +319,9 @@ function labelLines(painter: Painter, frame: Frame, job: Job): void {
     if (!text) continue;
     const at = middlePoint(line);
     const big = info.bytes >= job.bigBytes;
+    const room = { x: at.x + 4, y: at.y - 7, width: textWidth(text, big ? 10.5 : 9.5, big) + 6, height: 14 };
+    if (taken.some((rect) => overlaps(rect, room))) continue;
+    taken.push(room);
     painter.text(text, at.x + 7, at.y, {
       size: big ? 10.5 : 9.5,
       bold: big,
@@ -333,5 +341,5 @@ function middlePoint(line: Line): { x: number; y: number } {
 function label(info: WireInfo, job: Job): string {
   const size = info.bytes ? bytesText(info.bytes) : "";
   if (info.value < 0) return [`${info.tensors} tensors`, size].filter(Boolean).join(" · ");
-  return [shape(job.graph, info.value), size].filter(Boolean).join(" · ");
+  return [shortShape(job.graph, info.value), size].filter(Boolean).join(" · ");
 }

@@ -7,7 +7,7 @@
  */
 
 import { Boxes } from "./boxes";
-import type { RawValue, RawView } from "./types";
+import type { RawStep, RawValue, RawView } from "./types";
 
 /** Graph inputs and outputs are drawn as nodes too; their ids follow those of the real nodes. */
 export type Kind = "node" | "input" | "output";
@@ -36,6 +36,8 @@ export class Graph {
   /** Place of each slot in one topological order of all steps together. */
   readonly order: Int32Array;
   readonly boxes: Boxes;
+  /** The first step that shows the final graph: what follows changes nothing. */
+  readonly settled: number;
   private readonly born: Int32Array;
   private readonly died: Int32Array;
   private readonly io: { kind: Kind; value: number }[] = [];
@@ -64,6 +66,9 @@ export class Graph {
       if (versions) versions.push(node);
       else this.byKeyAt.set(this.key(node), [node]);
     }
+    this.settled = this.steps - 1;
+    const moves = ({ add, del }: RawStep): boolean => Boolean(add?.length || del?.length);
+    while (this.settled > 0 && !moves(raw.steps[this.settled])) this.settled--;
     this.slot = this.placeNodes();
     this.into = Array.from({ length: this.nodes }, () => []);
     this.outOf = Array.from({ length: this.nodes }, () => []);

@@ -5,7 +5,7 @@
 
 import { Graph as DagreGraph, layout as dagreLayout } from "@dagrejs/dagre";
 import type { Graph } from "./graph";
-import { tail, printable, shape } from "./text";
+import { printable, shortShape, tail } from "./text";
 
 export interface Size {
   width: number;
@@ -61,25 +61,37 @@ export function textWidth(text: string, size: number, bold = false): number {
 export function nodeSize(graph: Graph, slot: number): Size {
   let width = 76;
   for (const node of graph.slotNodes[slot]) {
-    const op = printable(graph.op(node), 40);
     const sub = subtitle(graph, node);
-    width = Math.max(width, textWidth(op, 13, true) + 44, Math.min(textWidth(sub, 10.5) + 26, 176));
+    width = Math.max(
+      width,
+      textWidth(title(graph, node), 13, true) + 44,
+      Math.min(textWidth(sub, 10.5) + 44, 168),
+    );
   }
   return { width: Math.min(Math.round(width), 220), height: NODE_HEIGHT };
 }
 
-/** The second line of a node: the end of its name, or the shape of a graph input or output. */
+/** The first line of a node: its operator, or the name of a graph input or output. */
+export function title(graph: Graph, node: number): string {
+  return printable(graph.kind(node) === "node" ? graph.op(node) : tail(graph.name(node)), 40);
+}
+
+/** The second line: the end of the name where it says more than the operator, else weights or result. */
 export function subtitle(graph: Graph, node: number): string {
+  const value = [...graph.outputs(node), ...graph.inputs(node)].find((v) => v >= 0) ?? -1;
+  const type = value < 0 ? "" : [graph.dtype(value), shortShape(graph, value)].filter(Boolean).join(" ");
+  if (graph.kind(node) !== "node") return `${graph.kind(node)}  ${type}`;
   const name = printable(tail(graph.name(node)), 60);
-  if (graph.kind(node) === "node") return name;
-  const value = [...graph.inputs(node), ...graph.outputs(node)][0];
-  return [name, shape(graph, value)].filter(Boolean).join("  ");
+  if (name && name.replace(/[_.\d]+$/, "").toLowerCase() !== graph.op(node).toLowerCase()) return name;
+  const weights = graph.inputs(node).filter((v) => v >= 0 && graph.values[v].k === "init");
+  const shapes = weights.map((v) => shortShape(graph, v)).filter((text) => text && text !== "scalar");
+  return shapes.length ? `weights ${shapes.slice(0, 2).join(", ")}` : type || name;
 }
 
 export function boxSize(graph: Graph, box: number): Size {
   const { label, copies } = graph.boxes.get(box);
   const width = textWidth(printable(label, 60), 13, true) + 64 + (copies > 1 ? 34 : 0);
-  return { width: Math.max(150, Math.min(Math.round(width), 240)), height: 58 };
+  return { width: Math.max(172, Math.min(Math.round(width), 250)), height: 58 };
 }
 
 /** Which items a box has, and what runs between them. Linear in the slots below the box. */

@@ -1,5 +1,6 @@
 import { render } from "preact";
 import { readDocument } from "./decode";
+import { handle } from "./handle";
 import { Report } from "./report";
 import { App } from "./ui/app";
 import { keepLink } from "./url";
@@ -18,6 +19,7 @@ async function main(): Promise<void> {
     const report = new Report(view);
     wait.remove();
     keepLink(report);
+    Object.assign(globalThis, { graphopt: handle(report) });
     render(<App report={report} />, root);
   } catch (error) {
     wait.setAttribute("role", "alert");

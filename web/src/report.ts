@@ -75,7 +75,7 @@ export class Report {
     this.bigBytes = bigTensor(this.graph);
     this.state = {
       mode: this.graph.steps > 1 ? "split" : "after",
-      step: this.graph.steps - 1,
+      step: this.graph.settled || this.graph.steps - 1,
       base: "first",
       hideUnchanged: true,
       compact: false,
@@ -403,6 +403,7 @@ export class Report {
     };
     let shown = items(0);
     let level = [0];
+    const levels: number[][] = [];
     while (level.length) {
       const next: number[] = [];
       for (const id of level) next.push(...boxes.get(id).boxes.filter((child) => !boxes.isCopy(child)));
@@ -414,6 +415,12 @@ export class Report {
         shown += items(id) - 1;
         level.push(id);
       }
+      levels.push(level);
+    }
+    // Wide graphs are closed again until they can be read without panning far.
+    const room = (globalThis.innerWidth || 1440) * (this.sides.length > 1 ? 0.75 : 1.3);
+    while (levels.length > 1 && this.stage.frame(this.look()).width > room) {
+      for (const id of levels.pop()!) this.open.delete(id);
     }
   }
 }

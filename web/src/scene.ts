@@ -120,9 +120,11 @@ export class Stage {
       lines: [],
     };
     const inner = new Map<Item, Placed>();
+    const rects = new Map<Item, Rect>();
     for (const item of wiring.items) {
       const at = placed.at.get(item)!;
       const rect = { x: top.x + at.x, y: top.y + at.y, width: at.width, height: at.height };
+      rects.set(item, rect);
       if (isBox(item) && look.open.has(itemBox(item))) {
         inner.set(item, layouts.get(itemBox(item))!.placed);
         frame.frames.push(this.assemble(itemBox(item), rect, look, layouts));
@@ -130,33 +132,45 @@ export class Stage {
     }
     wiring.wires.forEach((wire, i) => {
       const points = placed.paths[i].map(({ x, y }) => ({ x: x + top.x, y: y + top.y }));
-      this.join(wire, points, frame, placed, inner);
+      const anchor = (item: Item, side: "in" | "out"): Anchor => {
+        const rect = rects.get(item)!;
+        const port = inner.get(item)?.ports[side];
+        return {
+          x: port ? rect.x + port.x : rect.x + rect.width / 2,
+          top: rect.y,
+          bottom: rect.y + rect.height,
+        };
+      };
+      if (wire.from === IN) points.unshift({ x: points[0].x, y: frame.y });
+      else leave(points, anchor(wire.from, "out"));
+      if (wire.to === OUT) points.push({ x: points[points.length - 1].x, y: frame.y + frame.height });
+      else arrive(points, anchor(wire.to, "in"));
       const arrow = wire.to !== OUT && !inner.has(wire.to);
       frame.lines.push({ wire, points, bounds: boundsOf(points), arrow });
     });
     return frame;
   }
+}
 
-  /** Lines meet those of the open box that they enter or leave, at its ports. */
-  private join(wire: Wire, points: Point[], frame: Frame, placed: Placed, inner: Map<Item, Placed>): void {
-    const last = points.length - 1;
-    const rectOf = (item: Item): Rect => {
-      const at = placed.at.get(item)!;
-      return { x: frame.x + at.x, y: frame.y + HEADER + at.y, width: at.width, height: at.height };
-    };
-    const source = inner.get(wire.from)?.ports.out;
-    const target = inner.get(wire.to)?.ports.in;
-    if (source) {
-      const rect = rectOf(wire.from);
-      points[0] = { x: rect.x + source.x, y: rect.y + rect.height };
-    }
-    if (target) {
-      const rect = rectOf(wire.to);
-      points[last] = { x: rect.x + target.x, y: rect.y };
-    }
-    if (wire.from === IN) points.unshift({ x: points[0].x, y: frame.y });
-    if (wire.to === OUT) points.push({ x: points[points.length - 1].x, y: frame.y + frame.height });
-  }
+interface Anchor {
+  x: number;
+  top: number;
+  bottom: number;
+}
+
+const STUB = 11;
+
+/** Lines leave an item at its bottom, upright; at its top where they run against the flow. */
+function leave(points: Point[], { x, top, bottom }: Anchor): void {
+  const down = points[Math.min(1, points.length - 1)].y >= (top + bottom) / 2;
+  points.splice(0, 1, { x, y: down ? bottom : top }, { x, y: down ? bottom + STUB : top - STUB });
+}
+
+/** And arrive at its top. */
+function arrive(points: Point[], { x, top, bottom }: Anchor): void {
+  const last = points.length - 1;
+  const down = points[Math.max(0, last - 1)].y <= (top + bottom) / 2;
+  points.splice(last, 1, { x, y: down ? top - STUB : bottom + STUB }, { x, y: down ? top : bottom });
 }
 
 function boundsOf(points: Point[]): Rect {

@@ -26,7 +26,7 @@ export function parse(query: string): Term[] {
   return terms;
 }
 
-const dims = (text: string): string => text.replace(/[×x*,]/g, "×");
+const dims = (text: string): string => text.replace(/[\u00d7x*,]/g, "×");
 
 export class Search {
   private readonly cache = new Map<number, Record<Field, string>>();
@@ -51,7 +51,7 @@ export class Search {
     const fields = this.fields(node);
     if (field) return fields[field].includes(text);
     if (fields.op.includes(text) || fields.name.includes(text) || fields.dtype.includes(text)) return true;
-    return /^\d+([×x*,]\w+)+$/.test(text) && fields.shape.includes(dims(text));
+    return /^\d+([\u00d7x*,]\w+)+$/.test(text) && fields.shape.includes(dims(text));
   }
 
   private fields(node: number): Record<Field, string> {

@@ -76,6 +76,7 @@ export function quantity(value: number, unit: string): string {
   if (unit === "bytes" || unit === "B") return bytesText(value);
   if (unit === "s") return seconds(value);
   const number = scaled(value);
+  if (/^[a-z]{4,}/.test(unit)) return `${number.replace(" ", "")} ${unit}`;
   return /[PTGMk]$/.test(number) ? `${number}${unit}` : `${number} ${unit}`.trim();
 }
 
@@ -90,6 +91,17 @@ export function shape(graph: Graph, value: number): string {
   if (dims === null || dims === undefined) return "";
   if (!dims.length) return "scalar";
   return dims.map((dim) => printable(String(dim), 40)).join("×");
+}
+
+/** A shape that fits on a line of the drawing: long expressions are cut. */
+export function shortShape(graph: Graph, value: number): string {
+  const dims = graph.values[value]?.d;
+  if (!dims?.length) return shape(graph, value);
+  const short = dims.map((dim) => {
+    const text = printable(String(dim), 40);
+    return text.length > 10 ? `${text.slice(0, 8)}…` : text;
+  });
+  return short.length > 6 ? `${short.slice(0, 5).join("×")}×…` : short.join("×");
 }
 
 /** "float16 1×3×224×224" of a value. */

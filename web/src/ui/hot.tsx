@@ -12,7 +12,7 @@ export function HeatSelect({ report, id }: { report: Report; id: string }) {
       value={report.state.heat ?? ""}
       onChange={(event) => report.set({ heat: event.currentTarget.value || null })}
     >
-      <option value="">What changed</option>
+      <option value="">{report.lens.plain ? "Nothing" : "What changed"}</option>
       {report.heats.map(({ raw }) => (
         <option key={raw.id} value={raw.id}>
           {raw.label}

@@ -81,6 +81,10 @@ class MiniView {
       const work = { ...job(report, side, colours, NOTHING), view: all, zoom: Math.max(zoom, 0.02) };
       draw(new CanvasPainter(ctx), frame, { ...work, marks: { ...work.marks, selected: null } });
     }
+    const all = report.view();
+    const whole =
+      all.x <= 0 && all.y <= 0 && all.x + all.width >= frame.width && all.y + all.height >= frame.height;
+    canvas.classList.toggle("whole", whole);
     const ctx = canvas.getContext("2d")!;
     ctx.setTransform(1, 0, 0, 1, 0, 0);
     ctx.clearRect(0, 0, canvas.width, canvas.height);

@@ -1,13 +1,11 @@
 import type { Report } from "../report";
 import { bytesText, count, delta, plural, printable, seconds } from "../text";
 
-/** Steps that can be chosen: all, or those that changed something, and always the ends and the current one. */
+/** Steps that can be chosen: all, or those that changed something, and always the first and the current one. */
 export function shownSteps(report: Report): number[] {
   const { steps } = report.graph.raw;
   const { hideUnchanged, step } = report.state;
-  return steps
-    .map((_, i) => i)
-    .filter((i) => !hideUnchanged || steps[i].changed || i === 0 || i === step || i === steps.length - 1);
+  return steps.map((_, i) => i).filter((i) => !hideUnchanged || steps[i].changed || i === 0 || i === step);
 }
 
 export function Timeline({ report }: { report: Report }) {
@@ -46,7 +44,7 @@ export function Timeline({ report }: { report: Report }) {
           type="button"
           class="round"
           aria-label="Next step (j)"
-          disabled={step === steps.length - 1}
+          disabled={at === shown.length - 1}
           onClick={() => report.step(1)}
         >
           ›
@@ -112,6 +110,7 @@ function StepText({ report }: { report: Report }) {
   const { steps } = report.graph.raw;
   const { step } = report.state;
   const now = steps[step];
+  const first = steps[0];
   const last = step > 0 ? steps[step - 1] : null;
   const why = (now.why ?? []).filter(([, n]) => n > 0);
   return (
@@ -159,6 +158,12 @@ function StepText({ report }: { report: Report }) {
             .join("\n")}
         >
           and {why.length - 6} more
+        </span>
+      )}
+      {report.from === 0 && step > 1 && first.nodes !== undefined && now.nodes !== undefined && (
+        <span class="quiet whole">
+          since {printable(first.label, 30)}: {count(first.nodes)} → {count(now.nodes)} nodes in{" "}
+          {seconds(steps.slice(1, step + 1).reduce((sum, each) => sum + (each.seconds ?? 0), 0))}
         </span>
       )}
       {(now.notes ?? []).slice(0, 3).map((note) => (
