@@ -89,6 +89,7 @@ def write_run(
     recall: Recall,
     path: str | os.PathLike[str],
     *,
+    title: str | None = None,
     target: str | Target | None = None,
     precision: str | None = None,
 ) -> None:
@@ -97,7 +98,7 @@ def write_run(
     known = Measured(device=None if chosen is None else device_of(chosen), precision=precision)
     facts = [] if chosen is None else [("target", str(chosen))]
     facts += [] if precision is None else [("precision", precision)]
-    write_page(path, lambda: page(recall, facts=facts, measured=known))
+    write_page(path, lambda: page(recall, title=title, facts=facts, measured=known))
 
 
 def write_page(path: str | os.PathLike[str], make: Callable[[], str]) -> None:

@@ -106,7 +106,7 @@ def _open(path: str) -> Subject:
     from graphopt import artifact, driver, reporting
     from graphopt.viz.view import prepared
 
-    name = Path(path).name or path
+    name = values.heading(path)
     if not values.is_artifact(path):
         return Subject(name, *prepared(path))
     executable = driver.load_artifact(path)

@@ -234,13 +234,19 @@ def printed(attribute: Attr) -> str:
         return f"@{attribute.ref_attr_name}"
     value = attribute.value
     if attribute.type == AttributeType.TENSOR:
-        return f"tensor {value.dtype.name.lower()}{list(value.shape.dims)}"
+        return _tensor_text(value)
     if isinstance(value, (list, tuple)):
-        shown = [str(v)[:MAX_PRINTED] for v in value[: MAX_PRINTED // 2]]
+        tensors = attribute.type == AttributeType.TENSORS
+        show = _tensor_text if tensors else str
+        shown = [show(v)[:MAX_PRINTED] for v in value[: MAX_PRINTED // 2]]
         text = f"[{', '.join(shown)}{', …' if len(value) > len(shown) else ''}]"
     else:
         text = value[: MAX_PRINTED + 1] if isinstance(value, str) else str(value)
     return text if len(text) <= MAX_PRINTED else text[: MAX_PRINTED - 1] + "…"
+
+
+def _tensor_text(tensor: Any) -> str:
+    return f"tensor {tensor.dtype.name.lower()}{list(tensor.shape.dims)}"
 
 
 def scope_of(node: Node) -> tuple[str, ...]:
