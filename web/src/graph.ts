@@ -185,13 +185,24 @@ export class Graph {
     for (const [before, after] of this.raw.diff?.pairs ?? []) {
       if (before >= 0 && after >= 0 && before !== after) partner.set(after, before);
     }
+    const take = (node: number, place: number): void => {
+      slot[node] = place;
+      tenant[place] = node;
+      ofKey.set(this.key(node), place);
+      this.slotNodes[place].push(node);
+    };
+    /** A new version of a node stays where it is, unless it left a body or came into one. */
+    const stay = (node: number): void => {
+      const place = ofKey.get(this.key(node));
+      if (place === undefined || tenant[place] >= 0) return;
+      const last = this.slotNodes[place][this.slotNodes[place].length - 1];
+      if (this.raw.nodes![last].sub === this.raw.nodes![node].sub) take(node, place);
+    };
     const settle = (node: number): void => {
       const group = this.group(node);
       const free = (s: number | undefined): s is number =>
         s !== undefined && tenant[s] < 0 && this.slotGroup[s] === group;
-      const key = this.key(node);
-      let place = ofKey.get(key);
-      if (!free(place)) place = ofKey.get(partner.get(key) ?? NEVER);
+      let place = ofKey.get(partner.get(this.key(node)) ?? NEVER);
       const origins = this.origins(node);
       for (let i = origins.length - 1; i >= 0 && !free(place); i--) place = ofKey.get(origins[i]);
       if (!free(place)) {
@@ -199,18 +210,15 @@ export class Graph {
         this.slotNodes.push([]);
         this.slotGroup.push(group);
       }
-      slot[node] = place;
-      tenant[place] = node;
-      ofKey.set(key, place);
-      this.slotNodes[place].push(node);
+      take(node, place);
     };
     for (let node = this.realNodes; node < this.nodes; node++) settle(node);
     for (const step of this.raw.steps) {
       for (const node of step.del ?? []) if (slot[node] >= 0) tenant[slot[node]] = -1;
-      for (const node of step.add ?? []) {
-        if (slot[node] < 0) settle(node);
-        else tenant[slot[node]] = node;
-      }
+      const back = (node: number): boolean => slot[node] >= 0 && tenant[slot[node]] < 0;
+      for (const node of step.add ?? []) if (back(node)) tenant[slot[node]] = node;
+      for (const node of step.add ?? []) if (slot[node] < 0) stay(node);
+      for (const node of step.add ?? []) if (slot[node] < 0) settle(node);
     }
     return slot;
   }

@@ -25,6 +25,8 @@ export interface State {
   help: boolean;
   theme: "light" | "dark" | "auto";
   selected: Item | null;
+  /** Which node of the selected place: two steps may have different ones there. */
+  node: number;
   query: string;
   match: number;
   message: string;
@@ -86,6 +88,7 @@ export class Report {
       help: false,
       theme: "auto",
       selected: null,
+      node: -1,
       query: "",
       match: 0,
       message: "",
@@ -124,10 +127,9 @@ export class Report {
     this.state = { ...old, ...change };
     const { state } = this;
     if (state.step !== old.step || state.base !== old.base) {
-      const selectedKey = old.selected !== null && !isBox(old.selected) ? old.selected : null;
       this.lens = this.makeLens();
       if (state.query) this.found = this.search.find(state.query, this.from, state.step);
-      if (selectedKey !== null && this.lens.nodeIn(selectedKey, "both") < 0) this.state.selected = null;
+      if (state.selected !== null && !isBox(state.selected) && this.chosen() < 0) this.state.selected = null;
     }
     const moved = state.compact !== old.compact;
     if (
@@ -143,21 +145,32 @@ export class Report {
     const { steps } = this.graph.raw;
     let { step } = this.state;
     do step += by;
-    while (
-      this.state.hideUnchanged &&
-      steps[step] &&
-      !steps[step].changed &&
-      step > 0 &&
-      step < steps.length - 1
-    );
+    while (this.state.hideUnchanged && step > 0 && steps[step] && !steps[step].changed);
     if (steps[step]) this.set({ step, message: "" });
   }
 
-  select(item: Item | null): void {
-    this.set({
-      selected: item,
-      ...(item !== null ? { tab: "detail", message: this.describe(item) } : { message: "" }),
-    });
+  select(item: Item | null, side: Side = "both"): void {
+    this.choose(item, item === null || isBox(item) ? -1 : this.lens.nodeIn(item, side));
+  }
+
+  private choose(selected: Item | null, node: number): void {
+    this.state = { ...this.state, selected, node };
+    this.set(selected === null ? { message: "" } : { tab: "detail", message: this.describe(selected) });
+  }
+
+  /** The selected node as it is at the steps shown, or -1. */
+  chosen(): number {
+    const { selected, node } = this.state;
+    if (selected === null || isBox(selected)) return -1;
+    if (node >= 0 && this.graph.slot[node] === selected) {
+      if (this.lens.lives(node, "both")) return node;
+      const key = this.graph.key(node);
+      for (const step of [this.state.step, this.from]) {
+        const version = this.graph.nodeOf(key, step);
+        if (version >= 0 && this.graph.slot[version] === selected) return version;
+      }
+    }
+    return this.lens.nodeIn(selected, "both");
   }
 
   /** Selects a node, opens the boxes around it, and moves it into view. */
@@ -170,7 +183,7 @@ export class Report {
       this.open.add(box);
     }
     this.relayout();
-    this.set({ selected: slot, tab: "detail", message: this.describe(slot) });
+    this.choose(slot, node);
     if (centre) this.showItem(slot);
   }
 
@@ -336,17 +349,10 @@ export class Report {
 
   /** Nodes to light up with the selection: what it came from and what came of it, on both sides. */
   related(): number[] {
-    const { selected } = this.state;
-    if (selected === null || isBox(selected)) return [];
-    const nodes = new Set<number>();
-    for (const side of ["before", "after"] as const) {
-      const node = this.lens.nodeIn(selected, side);
-      if (node < 0) continue;
-      const { heirs, origins } = this.lens.diff;
-      if (side === "before") for (const heir of heirs.get(node) ?? []) nodes.add(heir);
-      else for (const origin of origins.get(node) ?? []) nodes.add(origin);
-    }
-    return [...nodes];
+    const node = this.chosen();
+    if (node < 0) return [];
+    const { heirs, origins } = this.lens.diff;
+    return [...new Set([...(heirs.get(node) ?? []), ...(origins.get(node) ?? [])])];
   }
 
   itemsOf(nodes: Iterable<number>): Set<Item> {
@@ -366,7 +372,7 @@ export class Report {
       const box = graph.boxes.get(itemBox(item));
       return `group ${box.label}, ${box.size} nodes`;
     }
-    const node = this.lens.nodeIn(item, "both");
+    const node = item === this.state.selected ? this.chosen() : this.lens.nodeIn(item, "both");
     if (node < 0) return "";
     const status = this.lens.plain ? "" : `, ${this.lens.status(node, "both")}`;
     return `${graph.op(node)} ${graph.name(node).slice(0, 120)}${status}`;

@@ -20,7 +20,7 @@ export function link(report: Report): string {
   if (state.selected !== null) {
     if (isBox(state.selected)) parts.push(["sel", `g${itemBox(state.selected)}`]);
     else {
-      const node = report.lens.nodeIn(state.selected, "both");
+      const node = report.chosen();
       if (node >= 0) parts.push(["sel", `k${graph.key(node)}`]);
     }
   }

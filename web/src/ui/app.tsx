@@ -1,4 +1,4 @@
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { STATUSES } from "../diff";
 import { listen } from "../keys";
 import type { Mode, Report, Tab } from "../report";
@@ -135,8 +135,11 @@ function Icon({ path }: { path: string }) {
 
 function SearchBox({ report }: { report: Report }) {
   const { state, found } = report;
-  const [text, setText] = useState(state.query);
-  useEffect(() => setText(state.query), [state.query]);
+  const input = useRef<HTMLInputElement>(null);
+  // What is being typed is the field's own; the state follows it, and leads only from elsewhere.
+  useEffect(() => {
+    if (document.activeElement !== input.current || !state.query) input.current!.value = state.query;
+  }, [state.query]);
   return (
     <form
       class="search"
@@ -153,16 +156,12 @@ function SearchBox({ report }: { report: Report }) {
         aria-label="Search by name, operator, dtype or shape"
         autocomplete="off"
         spellcheck={false}
-        value={text}
-        onInput={(event) => {
-          setText(event.currentTarget.value);
-          report.find(event.currentTarget.value);
-        }}
+        ref={input}
+        onInput={(event) => report.find(event.currentTarget.value)}
         onKeyDown={(event) => {
           if (event.key === "Enter") {
             event.preventDefault();
-            const by = text === state.query && report.jumped ? (event.shiftKey ? -1 : 1) : 0;
-            report.nextMatch(by);
+            report.nextMatch(report.jumped ? (event.shiftKey ? -1 : 1) : 0);
           } else if (event.key === "Escape") {
             report.find("");
             event.currentTarget.blur();

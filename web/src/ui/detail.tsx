@@ -11,15 +11,14 @@ export function Detail({ report }: { report: Report }) {
   if (selected === null) return <Overview report={report} />;
   if (isBox(selected)) return <BoxDetail report={report} id={itemBox(selected)} />;
   const { lens } = report;
-  const after = lens.nodeIn(selected, "after");
-  const before = lens.nodeIn(selected, "before");
-  const node = after >= 0 ? after : before;
+  const node = report.chosen();
   if (node < 0) return <Overview report={report} />;
+  const neighbours = (["after", "before"] as const).map((side) => lens.nodeIn(selected, side));
   return (
     <NodeDetail
       report={report}
       node={node}
-      other={after >= 0 && before >= 0 && before !== after ? before : -1}
+      other={neighbours.find((one) => one >= 0 && one !== node) ?? -1}
     />
   );
 }
@@ -182,7 +181,6 @@ function NodeDetail({ report, node, other }: { report: Report; node: number; oth
   const status = lens.status(node, lens.lives(node, "after") ? "after" : "before");
   const origins = (lens.diff.origins.get(node) ?? []).filter((origin) => origin !== node);
   const heirs = (lens.diff.heirs.get(node) ?? []).filter((heir) => heir !== node);
-  const selfHeirs = other >= 0 ? (lens.diff.heirs.get(other) ?? []).filter((heir) => heir !== node) : [];
   const domain = graph.domain(node);
   const heats = report.heats.filter((heat) => heat.of.has(node));
   return (
@@ -221,13 +219,10 @@ function NodeDetail({ report, node, other }: { report: Report; node: number; oth
           </div>
         </Section>
       )}
-      {other >= 0 && !origins.includes(other) && (
-        <Section title="In this place before">
+      {other >= 0 && !origins.includes(other) && !heirs.includes(other) && (
+        <Section title={lens.lives(node, "after") ? "In this place before" : "In this place after"}>
           <div class="links">
             <NodeLink report={report} node={other} />
-            {selfHeirs.map((heir) => (
-              <NodeLink key={heir} report={report} node={heir} extra="now" />
-            ))}
           </div>
         </Section>
       )}

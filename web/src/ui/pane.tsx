@@ -150,7 +150,8 @@ export class PaneView {
     const point = this.world(event);
     const at = hit(report.frame, point);
     if (!at) report.select(null);
-    else if (!isBox(at.item)) report.select(report.lens.nodeIn(at.item, "both") < 0 ? null : at.item);
+    else if (!isBox(at.item))
+      report.select(report.lens.nodeIn(at.item, this.side) < 0 ? null : at.item, this.side);
     else {
       const open = report.open.has(itemBox(at.item));
       const onSign = point.x < at.rect.x + 26 && point.y < at.rect.y + HEADER;
