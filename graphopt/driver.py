@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import onnx_ir.passes
 
 from graphopt.artifact import is_artifact
+from graphopt.build_buckets import MODES, Mode, lower_buckets, plan_buckets, split_dims
 from graphopt.build_onnxruntime import lower_onnxruntime
 from graphopt.build_xla import lower_xla
 from graphopt.errors import AccuracyError, FeedError, UnsupportedError, UsageError
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from graphopt.verification import VerifyReport
 
 VerifyMode = Literal["each", "end"]
-Dims = Mapping[str, "int | tuple[int, int, int]"]
+Dims = Mapping[str, "int | Sequence[int]"]
 Data = str | os.PathLike[str] | Sequence[Mapping[str, Any]]
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
@@ -233,6 +234,8 @@ def compile(
     tick: Callable[[float], None] | None = None,
     timeout: float | None = None,
     cache: bool = True,
+    buckets: Mode = "pad",
+    jobs: int | None = None,
 ) -> Executable:
     """Compile a model for a target.
 
@@ -244,6 +247,11 @@ def compile(
         tick: called with the seconds that a vendor's compiler has been running.
         timeout: seconds after which a vendor's compiler is stopped; an hour if not given.
         cache: whether the compile cache is used (see :mod:`graphopt.cache`).
+        buckets: what several sizes of a dimension (``dims={"batch": (1, 8, 32)}``, for ``tpu`` and
+            ``xla-cpu``) are for. ``pad``: feeds of any size up to the largest run in the smallest that
+            holds them, which is refused unless it is proven to change no result. ``exact``: feeds must
+            have one of the sizes.
+        jobs: compilers that run at once; as many as there are processors if not given.
 
     A model with free dimensions is compiled per shape when it runs; ahead of time (``tpu``) every
     dimension must be bound by `dims` or `shapes`.
@@ -257,7 +265,9 @@ def compile(
         )
     if precision not in (None, *PRECISIONS):
         raise UsageError("GO701", "unknown precision", found=repr(precision), expected=", ".join(PRECISIONS))
-    static, profiles = _split_dims(dims or {}, chosen)
+    if buckets not in MODES:
+        raise UsageError("GO701", "unknown use of buckets", found=repr(buckets), expected=" or ".join(MODES))
+    static, profiles, sizes = split_dims(dims or {}, chosen)
     result = optimize(
         source,
         chosen,
@@ -276,14 +286,21 @@ def compile(
     options = {
         "level": level,
         "precision": precision or "fp32",
-        "dims": dict(sorted(static.items())),
+        "dims": dict(sorted(static.items())) | {name: list(several) for name, several in sizes.items()},
         "strict": strict,
     }
     model, report, text = result.model, result.report, result.pipeline
-    if chosen.is_xla:
+    compiler = {"tick": tick, "timeout_s": timeout, "cache": cache, "jobs": jobs}
+    if sizes:
+        planned = plan_buckets(model, sizes, buckets)
+        if chosen.kind == "tpu":
+            require_static(_bound(model, planned.largest))
+        executable = lower_buckets(
+            model, planned, _bound, chosen, report, text, options, say=say, compiler=compiler
+        )
+    elif chosen.is_xla:
         if chosen.kind == "tpu":
             require_static(model)
-        compiler = {"tick": tick, "timeout_s": timeout, "cache": cache}
         executable = lower_xla(model, chosen, report, text, options, say=say, compiler=compiler)
     else:
         executable = lower_onnxruntime(model, chosen, report, text, options, strict=strict, profiles=profiles)
@@ -335,21 +352,9 @@ def _pipeline(
     return Pipeline.parse(text)
 
 
-def _split_dims(dims: Dims, target: Target) -> tuple[dict[str, int], dict[str, tuple[int, int, int]]]:
-    """Fixed sizes, and min:opt:max ranges (for TensorRT's profiles only)."""
-    ranges = {k: v for k, v in dims.items() if isinstance(v, tuple)}
-    if ranges and target.kind != "tensorrt":
-        raise UsageError(
-            "GO701",
-            "a range min:opt:max is for TensorRT profiles",
-            where=f"--dim {next(iter(ranges))}",
-            expected="one size",
-        )
-    for name, size in dims.items():
-        sizes = size if isinstance(size, tuple) else (size,)
-        if any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in sizes):
-            raise UsageError("GO701", "a dimension is a positive number", where=f"--dim {name}", found=size)
-    return {k: v for k, v in dims.items() if isinstance(v, int)}, ranges
+def _bound(model: Model, sizes: Mapping[str, int]) -> Model:
+    """A copy of `model` with dimensions bound; the weights are shared."""
+    return Pipeline(_binding(model, {}, sizes)).run(model.clone())[0]
 
 
 def _binding(model: Model, shapes: Mapping[str, Sequence[int | str]], dims: Dims) -> list[Pass]:
@@ -449,10 +454,11 @@ def verify(
     verification = importlib.import_module("graphopt.verification")
     executable, reference = _subject(subject, against, dims, constants, compile_options)
     fixed = bind_constants(reference.clone(), constants) if constants else {}
+    sizes = {**executable.example_sizes(), **{k: v for k, v in (dims or {}).items() if isinstance(v, int)}}
     given = (
         [dict(f) for f in feeds]
         if feeds is not None
-        else [verification.generate_feeds(executable.model, dims=dims, seed=seed + i) for i in range(runs)]
+        else [verification.generate_feeds(executable.model, dims=sizes, seed=seed + i) for i in range(runs)]
     )
     names = {i["name"] for i in executable.inputs}
     exactness = Exactness(executable.manifest["exactness"])

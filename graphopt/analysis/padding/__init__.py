@@ -14,12 +14,10 @@ session therefore feeds copies of the last real row, which no operator can disli
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
-
 from graphopt.analysis.padding import control, layout, operators, pointwise
-from graphopt.analysis.padding.states import FIXED, Context, Leak, State, Tag
-from graphopt.analysis.padding.walk import RULES, walk
+from graphopt.analysis.padding.result import PaddedAxis, Padding
+from graphopt.analysis.padding.states import Context, Leak, State, Tag
+from graphopt.analysis.padding.walk import walk
 from graphopt.errors import UnsupportedError
 from graphopt.ir import Model, SymbolicDim, TensorType, Value
 from graphopt.ir.provenance import origins
@@ -29,38 +27,6 @@ _RULE_MODULES = (control, layout, operators, pointwise)
 """Importing them registers their rules."""
 
 MAX_ORIGINS = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class PaddedAxis:
-    """An axis of a result that the dimension lengthens: real are the first of each of `outer` stretches.
-
-    Attributes:
-        factor, names: the number of stretches: `factor` times the sizes of the dimensions `names`.
-    """
-
-    axis: int
-    factor: int = 1
-    names: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The axis, JSON-ready."""
-        return {"axis": self.axis, "factor": self.factor, "names": list(self.names)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Padding:
-    """Where one dimension is padded, and what of each result is real.
-
-    Attributes:
-        dim: the dimension's symbol.
-        inputs: by name of the input the axes that are of this size.
-        outputs: by name of the output the axes to cut; outputs that do not change are left out.
-    """
-
-    dim: str
-    inputs: dict[str, tuple[int, ...]]
-    outputs: dict[str, tuple[PaddedAxis, ...]]
 
 
 def prove_padding(model: Model, dim: str, largest: int) -> Padding:
@@ -136,4 +102,4 @@ def _refused(leak: Leak, dim: str) -> UnsupportedError:
     )
 
 
-__all__ = ["FIXED", "RULES", "PaddedAxis", "Padding", "padded_axes", "prove_padding"]
+__all__ = ["PaddedAxis", "Padding", "padded_axes", "prove_padding"]
