@@ -160,13 +160,13 @@ def _gather(
         row |= {key: part.manifest[key] for key in ("transfers",) if key in part.manifest}
         rows.append(row)
     whole.cost, whole.memory, whole.placement = largest.cost, largest.memory, largest.placement
-    whole.manifest |= {key: largest.manifest[key] for key in ("compiler", "transfers") if key in largest.manifest}
+    whole.manifest |= {
+        key: largest.manifest[key] for key in ("compiler", "transfers") if key in largest.manifest
+    }
     whole.manifest["buckets"] = {**buckets.to_json(), "programs": rows}
     whole.notes += dict.fromkeys(itertools.chain.from_iterable(part.notes for part in parts))
-    for stage in ("trace", "compiler"):
-        spent = [part.seconds[stage] for part in parts if stage in part.seconds]
-        if spent:
-            whole.seconds[stage] = sum(spent)
+    whole.seconds["trace"] = sum(part.seconds["trace"] for part in parts)
+    whole.seconds |= {stage: spent for stage, spent in largest.seconds.items() if stage == "compiler"}
     caches = [part.cache for part in parts if part.cache is not None]
     if caches:
         whole.cache = {
@@ -178,4 +178,3 @@ def _gather(
 def bucket_prefix(sizes: Mapping[str, int]) -> str:
     """What the names of a bucket's files begin with."""
     return f"bucket-{'x'.join(map(str, sizes.values()))}."
-

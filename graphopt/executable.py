@@ -109,6 +109,7 @@ class Executable:
 
     def _xla_session(self) -> Session:
         xla = importlib.import_module("graphopt.xla_session")
+
         def note(cut: Partition) -> None:
             """What the first run found out about where the nodes run."""
             known = {row["node"] for row in self.placement}
@@ -245,7 +246,8 @@ class Executable:
             files={
                 name: (root / name).read_bytes()
                 for name in manifest["files"]
-                if name == artifact.PROGRAM or (name.startswith("bucket-") and name.endswith(f".{artifact.PROGRAM}"))
+                if name == artifact.PROGRAM
+                or (name.startswith("bucket-") and name.endswith(f".{artifact.PROGRAM}"))
             },
             folder=root,
         )

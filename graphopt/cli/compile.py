@@ -140,8 +140,10 @@ def show(output: Output, executable: Executable, folder: Path | None) -> None:
     if folder is not None:
         output.line()
         output.line(f"{clean(folder)}/")
-        for path in sorted(folder.iterdir()):
-            output.line(f"  {path.name:24} {size(path.stat().st_size)}")
+        paths = sorted(folder.iterdir())
+        width = max(24, *(len(path.name) for path in paths))
+        for path in paths:
+            output.line(f"  {path.name:{width}} {size(path.stat().st_size)}")
 
 
 def _buckets(executable: Executable) -> str | None:
@@ -151,7 +153,9 @@ def _buckets(executable: Executable) -> str | None:
         return None
     sizes = " ".join(f"{name}={','.join(map(str, several))}" for name, several in found.sizes.items())
     exact = found.padding is None
-    return f"{sizes}; " + ("feeds must have one of these sizes" if exact else "feeds are padded to the next size")
+    return f"{sizes}; " + (
+        "feeds must have one of these sizes" if exact else "feeds are padded to the next size"
+    )
 
 
 def _signature(spec: dict[str, Any]) -> str:

@@ -133,7 +133,9 @@ class BucketSession:
         arrays = {**self._defaults, **check_feeds(self.inputs, feeds)}
         sizes = self._sizes(arrays)
         chosen = self.buckets.pick(sizes)
-        padded = [p for name, p in (self.buckets.padding or {}).items() if chosen.get(name) != sizes.get(name)]
+        padded = [
+            p for name, p in (self.buckets.padding or {}).items() if chosen.get(name) != sizes.get(name)
+        ]
         for padding in padded:
             for name in padding.inputs.keys() & arrays.keys():
                 arrays[name] = filled(arrays[name], padding.inputs[name], chosen[padding.dim])
@@ -177,7 +179,10 @@ def cut(array: np.ndarray, padded: PaddedAxis, sizes: Mapping[str, int], dim: st
     length, full = array.shape[padded.axis], outer * sizes[dim]
     if full == 0 or length % full:
         raise InvariantError(
-            "GO901", "a padded result has an unexpected shape", found=array.shape, expected=f"{dim}={sizes[dim]}"
+            "GO901",
+            "a padded result has an unexpected shape",
+            found=array.shape,
+            expected=f"{dim}={sizes[dim]}",
         )
     before, after = array.shape[: padded.axis], array.shape[padded.axis + 1 :]
     parts = array.reshape(*before, outer, sizes[dim], length // full, *after)

@@ -67,10 +67,14 @@ def padded_axes(value: Value, dim: str) -> tuple[int, ...]:
 
 def _cuts(value: Value, state: State, context: Context) -> tuple[PaddedAxis, ...]:
     if state.counts:
-        raise _refused(Leak(value.producer(), "the output holds sizes, which padding changes"), context.padded)
+        raise _refused(
+            Leak(value.producer(), "the output holds sizes, which padding changes"), context.padded
+        )
     unknown = [n for tag in state.tags.values() for n in tag.outer.names if n not in context.independent]
     if unknown or any(not n.isidentifier() for tag in state.tags.values() for n in tag.outer.names):
-        raise _refused(Leak(value.producer(), "where it lies in the output depends on unknown sizes"), context.padded)
+        raise _refused(
+            Leak(value.producer(), "where it lies in the output depends on unknown sizes"), context.padded
+        )
     return tuple(
         PaddedAxis(axis, tag.outer.factor, tag.outer.names) for axis, tag in sorted(state.tags.items())
     )

@@ -58,7 +58,9 @@ def scan(node: Node, context: Context) -> Sequence[State]:
         along.add(state.tags.get(axis))
         slices.append(State({a: tag for a, tag in state.tags.items() if a != axis}).without(axis))
     (steps, *others) = along
-    backwards = any((*attribute(node, "scan_input_directions", ()), *attribute(node, "scan_output_directions", ())))
+    backwards = any(
+        (*attribute(node, "scan_input_directions", ()), *attribute(node, "scan_output_directions", ()))
+    )
     if others or (steps is not None and (steps != Tag() or backwards)):
         raise Refusal(f"it runs over {context.padded!r}, but not from its first step on", axes[0])
     results = _turn(body, [*carried, *slices], context)

@@ -12,7 +12,7 @@ from graphopt.ir import Node, SymbolicDim
 from graphopt.ir.query import attribute, ints, same_dim
 
 FAR = 2**31 - 1
-"""A Slice that ends there or beyond takes all there is."""
+"""A Slice that ends there or beyond takes all there is, whatever the sizes of other dimensions."""
 
 
 @rule("Shape")
@@ -115,7 +115,9 @@ def _regrouped(node: Node, context: Context, target: Sequence[Size]) -> State:
     axes = [axis for axis, size in enumerate(target) for _ in range(size.names.count(padded))]
     known = {name for axis in range(rank) for name in context.size(value, axis).names} | {padded}
     if any(n not in known and not context.is_independent_symbol(n) for s in target for n in s.names):
-        raise Refusal("its result's shape is not known by the model's dimensions", places[0] if places else None)
+        raise Refusal(
+            "its result's shape is not known by the model's dimensions", places[0] if places else None
+        )
     if len(axes) != len(places) or len(set(axes)) != len(axes):
         raise Refusal(f"it does not keep {padded!r} in an axis of its own", places[0] if places else None)
     found: dict[int, Tag] = {}
@@ -201,7 +203,8 @@ def slice_of(node: Node, context: Context) -> State:
         bounds = (start, end)
         if axis in tags:
             size = context.size(value, axis)  # type: ignore[arg-type]
-            whole = end >= FAR if isinstance(end, int) else context.as_size(end, axis) == size
+            most = size.factor * context.largest if size.names == (padded,) else FAR
+            whole = end >= most if isinstance(end, int) else context.as_size(end, axis) == size
             if step == 1 and start == 0 and whole:
                 continue
             if step == 1 and bounds == (0, 1) and tags[axis].outer == ONE:

@@ -239,7 +239,9 @@ def recurrent(node: Node, context: Context) -> Sequence[State]:
                 raise Refusal(f"it steps, or adds up, along {context.padded!r}", axis)
             tags.add(tag)
         if value is not None and index in axes and not context.state(value).tags:
-            raise Refusal(f"its input {index} has a batch of another size than {context.padded!r}", axes[index])
+            raise Refusal(
+                f"its input {index} has a batch of another size than {context.padded!r}", axes[index]
+            )
     if len(tags) != 1:
         raise Refusal(f"operands of other sizes meet {context.padded!r}", axes[0])
     (tag,) = tags

@@ -55,7 +55,9 @@ def dropout(node: Node, context: Context) -> State:
     return context.of(node, 0)
 
 
-def keep(node: Node, context: Context, closed: Iterable[int], *, fixed: Sequence[int] = (), why: str = "") -> State:
+def keep(
+    node: Node, context: Context, closed: Iterable[int], *, fixed: Sequence[int] = (), why: str = ""
+) -> State:
     """The first input's state, where it has no tags on the axes `closed`, which the operator works along."""
     rank = context.rank(node.inputs[0])
     state = context.of(node, 0)
@@ -108,7 +110,11 @@ def cumulative(node: Node, context: Context) -> State:
 def top_k(node: Node, context: Context) -> State:
     """The largest of each row along one axis."""
     return keep(
-        node, context, [attribute(node, "axis", -1)], fixed=(1,), why=f"it ranks the elements along {context.padded!r}"
+        node,
+        context,
+        [attribute(node, "axis", -1)],
+        fixed=(1,),
+        why=f"it ranks the elements along {context.padded!r}",
     )
 
 
@@ -157,7 +163,9 @@ def _reduced(node: Node, context: Context, axes: Iterable[int]) -> State:
 @rule("MeanVarianceNormalization")
 def mean_variance(node: Node, context: Context) -> State:
     """Mean and variance are of the axes given; by default of the batch too."""
-    return keep(node, context, attribute(node, "axes", (0, 2, 3)), why=f"it normalizes over {context.padded!r}")
+    return keep(
+        node, context, attribute(node, "axes", (0, 2, 3)), why=f"it normalizes over {context.padded!r}"
+    )
 
 
 @rule("QuantizeLinear", "DequantizeLinear")
@@ -175,7 +183,9 @@ def quantize(node: Node, context: Context) -> State:
 @rule("DynamicQuantizeLinear")
 def dynamic_quantize(node: Node, context: Context) -> State:
     """The scale is of the whole tensor."""
-    raise Refusal("its scale comes from the least and largest number of the whole tensor", _axis(context.of(node, 0)))
+    raise Refusal(
+        "its scale comes from the least and largest number of the whole tensor", _axis(context.of(node, 0))
+    )
 
 
 @rule("OneHot")

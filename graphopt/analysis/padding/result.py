@@ -51,7 +51,8 @@ class Padding:
         inputs = {str(name): tuple(int(axis) for axis in axes) for name, axes in data["inputs"].items()}
         outputs = {
             str(name): tuple(
-                PaddedAxis(int(row["axis"]), int(row["factor"]), tuple(map(str, row["names"]))) for row in rows
+                PaddedAxis(int(row["axis"]), int(row["factor"]), tuple(map(str, row["names"])))
+                for row in rows
             )
             for name, rows in data["outputs"].items()
         }

@@ -161,7 +161,9 @@ class Context:
         """Refuse unless padding changes none of these inputs."""
         for index in indices:
             if not self.of(node, index).fixed:
-                raise Refusal(f"its input {index} depends on {self.padded!r}", _first_axis(self.of(node, index)))
+                raise Refusal(
+                    f"its input {index} depends on {self.padded!r}", _first_axis(self.of(node, index))
+                )
 
     def volume(self, value: Value, axes: range) -> Size:
         """The product of some axes' sizes."""
