@@ -226,8 +226,8 @@ def compile_tpu(
     if not aot.tpu_compiler_installed():
         for executable, _ in parts:
             executable.notes.append(
-                "the TPU compiler (libtpu) is not installed: this artifact holds the portable program only, with "
-                "no TPU executable and no cycles; pip install 'graphopt[tpu]' and compile again"
+                "the TPU compiler (libtpu) is not installed: this artifact holds the portable program only, "
+                "with no TPU executable and no cycles; pip install 'graphopt[tpu]' and compile again"
             )
         return
     stage = "compile with the TPU compiler"
@@ -240,7 +240,7 @@ def compile_tpu(
         about = describe_compile(
             executable.model, executable.manifest["pipeline"], executable.manifest["options"]
         )
-        return lambda tick: aot.compile_for_tpu(  # type: ignore[no-any-return]
+        return lambda tick: aot.compile_for_tpu(
             exported.data, executable.target, about=about, tick=tick, **rest
         )
 

@@ -155,16 +155,16 @@ class Executable:
     def _programs(self) -> list[tuple[str, dict[str, tuple[int, ...]]]]:
         """The portable programs of fixed shapes: the file, and the shapes of the inputs by name."""
         rows = (self.manifest.get("buckets") or {}).get("programs") or [{"prefix": "", "sizes": {}}]
+        if any(spec["shape"] is None or "kind" in spec for spec in self.inputs):
+            return []
         found = []
         for row in rows:
             shapes = {
-                spec["name"]: None
-                if spec["shape"] is None or "kind" in spec
-                else tuple(row["sizes"].get(dim, dim) for dim in spec["shape"])
+                str(spec["name"]): tuple(row["sizes"].get(dim, dim) for dim in spec["shape"])
                 for spec in self.inputs
             }
-            if all(shape is not None and all(isinstance(d, int) for d in shape) for shape in shapes.values()):
-                found.append((row["prefix"] + artifact.PROGRAM, shapes))
+            if all(isinstance(dim, int) for shape in shapes.values() for dim in shape):
+                found.append((str(row["prefix"]) + artifact.PROGRAM, shapes))
         return found
 
     def model_path_or_bytes(self) -> Any:

@@ -49,8 +49,8 @@ BucketDims = Annotated[
     typer.Option(
         "--dim",
         metavar="NAME=SIZE,…",
-        help="Size of a named dimension: N=8; several (N=1,8,32, for tpu and xla-cpu) make a program for each, and "
-        "feeds are padded to the next; for tensorrt also N=min:opt:max.",
+        help="Size of a named dimension: N=8; several (N=1,8,32, for tpu and xla-cpu) make a program "
+        "for each and feeds are padded to the next; for tensorrt also N=min:opt:max.",
         default_factory=list,
         show_default=False,
     ),
@@ -60,7 +60,7 @@ Buckets = Annotated[
     typer.Option(
         "--buckets",
         metavar="pad|exact",
-        help="With several sizes: pad feeds to the next size (refused unless proven to change nothing), or take "
+        help="With several sizes: pad feeds to the next (refused unless proven to change nothing), or take "
         "feeds of exactly these sizes.",
     ),
 ]

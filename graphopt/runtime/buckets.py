@@ -79,7 +79,7 @@ class Buckets:
                     f"the feeds are larger than every bucket of {name!r}" if size else "the feeds are empty",
                     found=f"{name}={size}",
                     expected=f"1 to {sizes[-1]} (the buckets are {_listed(sizes)})",
-                    next_step=f"Feed parts of at most {sizes[-1]}, or compile with a larger size in --dim {name}=….",
+                    next_step=f"Feed parts of at most {sizes[-1]}, or compile with a larger --dim {name}=….",
                 )
             chosen[name] = fitting[0]
         return chosen

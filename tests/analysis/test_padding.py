@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-
 from checking import model_from, random_feeds, run_onnxruntime
+
 from graphopt.analysis.padding import PaddedAxis, Padding, prove_padding
 from graphopt.errors import UnsupportedError
 from graphopt.ir import Model

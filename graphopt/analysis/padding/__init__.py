@@ -19,7 +19,7 @@ from graphopt.analysis.padding.result import PaddedAxis, Padding
 from graphopt.analysis.padding.states import Context, Leak, State, Tag
 from graphopt.analysis.padding.walk import walk
 from graphopt.errors import UnsupportedError
-from graphopt.ir import Model, SymbolicDim, TensorType, Value
+from graphopt.ir import Model, Node, SymbolicDim, TensorType, Value
 from graphopt.ir.provenance import origins
 from graphopt.ir.shapes import infer_afresh
 
@@ -52,8 +52,8 @@ def prove_padding(model: Model, dim: str, largest: int) -> Padding:
     walk(graph, context)
     leaks = [s.leak for v in graph.outputs if (s := context.state(v)).leak is not None]
     if leaks:
-        order = {node: place for place, node in enumerate(graph.all_nodes())}
-        raise _refused(min(leaks, key=lambda leak: order.get(leak.node, -1) if leak else -1), dim)
+        order: dict[Node | None, int] = {node: place for place, node in enumerate(graph.all_nodes())}
+        raise _refused(min(leaks, key=lambda leak: order.get(leak.node, -1)), dim)
     inputs = {v.name or "": axes for v in graph.inputs if (axes := padded_axes(v, dim))}
     outputs = {v.name or "": _cuts(v, context.state(v), context) for v in graph.outputs}
     return Padding(dim, inputs, {name: cuts for name, cuts in outputs.items() if cuts})
@@ -94,8 +94,8 @@ def _refused(leak: Leak, dim: str) -> UnsupportedError:
         f"padding the dimension {dim!r} could change results: {leak.why}{at}",
         where=where,
         expected=f"that no node looks across {dim!r}",
-        next_step=f"Compile an artifact for each size (--dim {dim}=8), or take feeds of exactly these sizes only "
-        "(--buckets exact).",
+        next_step=f"Compile an artifact for each size (--dim {dim}=8), or take feeds of exactly these sizes "
+        "only (--buckets exact).",
         details={
             "dim": dim,
             "node": None if node is None else node.name,

@@ -72,7 +72,6 @@ def flatten(node: Node, context: Context) -> State:
     rank = context.rank(value)
     axis = attribute(node, "axis", 1)
     axis = axis + rank if axis < 0 else axis
-    assert value is not None
     parts = [context.volume(value, range(axis)), context.volume(value, range(axis, rank))]
     return _regrouped(node, context, parts)
 
@@ -88,7 +87,6 @@ def reshape(node: Node, context: Context) -> State:
 def _target(node: Node, context: Context) -> list[Size]:
     """The sizes that a Reshape asks for, or else those that inference knows."""
     value, asked = node.inputs[0], context.elements(operand(node, 1))
-    assert value is not None
     if asked is None:
         return [context.as_size(dim) for dim in context.dims(node.outputs[0])]
     if attribute(node, "allowzero", 0) and 0 in asked:
@@ -108,7 +106,6 @@ def _target(node: Node, context: Context) -> list[Size]:
 def _regrouped(node: Node, context: Context, target: Sequence[Size]) -> State:
     """Where the padded dimension is when elements in order are grouped into axes of the sizes `target`."""
     value, padded = node.inputs[0], context.padded
-    assert value is not None
     rank = context.rank(value)
     tags = context.of(node, 0).tags
     places = sorted(tags)
@@ -202,7 +199,7 @@ def slice_of(node: Node, context: Context) -> State:
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         bounds = (start, end)
         if axis in tags:
-            size = context.size(value, axis)  # type: ignore[arg-type]
+            size = context.size(value, axis)
             most = size.factor * context.largest if size.names == (padded,) else FAR
             whole = end >= most if isinstance(end, int) else context.as_size(end, axis) == size
             if step == 1 and start == 0 and whole:

@@ -76,6 +76,13 @@ def gemm(node: Node, context: Context) -> State:
     return state
 
 
+@rule("QLinearMatMul")
+def quantized_matmul(node: Node, context: Context) -> State:
+    """A product of quantized operands; the scales of rows and columns are the model's."""
+    context.fixed(node, 1, 2, 4, 5, 6, 7)
+    return _product(context, node.inputs[0], node.inputs[3])
+
+
 @rule("MatMulNBits", domain="com.microsoft")
 def matmul_n_bits(node: Node, context: Context) -> State:
     """Rows by packed weights."""
@@ -122,6 +129,7 @@ BATCHED: dict[str, dict[str, tuple[int, ...]]] = {
         "LpPool": (0,),
         "QLinearConv": (0,),
         "RoiAlign": (1, 2),
+        "STFT": (0,),
         "SpaceToDepth": (0,),
     },
     "com.microsoft": {
@@ -133,6 +141,8 @@ BATCHED: dict[str, dict[str, tuple[int, ...]]] = {
         "NhwcConv": (0,),
         "NhwcFusedConv": (0, 3),
         "NhwcMaxPool": (0,),
+        "QLinearAveragePool": (0,),
+        "QLinearGlobalAveragePool": (0,),
         "RotaryEmbedding": (0, 1),
     },
     "ai.onnx.ml": {
@@ -168,7 +178,7 @@ def batch_tag(node: Node, context: Context, inputs: Sequence[int]) -> Tag:
     tags = set()
     for index, value in enumerate(node.inputs):
         found = context.state(value).tags
-        if index not in inputs and found or context.state(value).counts:
+        if (index not in inputs and found) or context.state(value).counts:
             raise Refusal(f"its input {index} depends on {context.padded!r}", min(found, default=None))
         away = next((axis for axis in found if axis), None)
         if away is not None:
@@ -216,7 +226,7 @@ def resize(node: Node, context: Context) -> State:
     for place, axis in enumerate(a % context.rank(value) for a in given):
         if axis not in tags:
             continue
-        size = context.size(value, axis)  # type: ignore[arg-type]
+        size = context.size(value, axis)
         by_scale = scales is not None and scales.size > place and scales.reshape(-1)[place] == 1
         by_size = sizes is not None and len(sizes) > place and context.as_size(sizes[place], axis) == size
         if not by_scale and not by_size:

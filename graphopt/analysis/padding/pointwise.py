@@ -10,10 +10,11 @@ from graphopt.ir import Node, Value
 from graphopt.ir.query import attribute
 
 POINTWISE = """
-Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast Ceil Celu Clip
-Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu
-Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin
-Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor
+Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast Ceil
+Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity
+IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu
+Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where
+Xor
 """.split()
 
 
@@ -128,9 +129,10 @@ def reverse_sequence(node: Node, context: Context) -> State:
     return state
 
 
-REDUCTIONS = (
-    "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
-).split()
+REDUCTIONS = """
+ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
+ReduceSumSquare
+""".split()
 
 
 @rule(*REDUCTIONS)
@@ -178,6 +180,19 @@ def quantize(node: Node, context: Context) -> State:
     if context.rank(node.inputs[1]) > 1:
         raise Refusal("its scales are of blocks")
     return keep(node, context, [attribute(node, "axis", 1)])
+
+
+@rule("QLinearAdd", "QLinearMul", domain="com.microsoft")
+def quantized_pair(node: Node, context: Context) -> State:
+    """Two quantized tensors element by element."""
+    context.fixed(node, 1, 2, 4, 5, 6, 7)
+    return broadcast(context, (node.inputs[0], node.inputs[3]))
+
+
+@rule("QLinearLeakyRelu", "QLinearSigmoid", domain="com.microsoft")
+def quantized_single(node: Node, context: Context) -> State:
+    """A quantized tensor element by element."""
+    return keep(node, context, (), fixed=range(1, len(node.inputs)))
 
 
 @rule("DynamicQuantizeLinear")

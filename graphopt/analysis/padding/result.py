@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class PaddedAxis:
-    """An axis of a result that the dimension lengthens: it holds stretches, and each begins with its real part.
+    """An axis of a result that the dimension lengthens, in stretches that each begin with their real part.
 
     Attributes:
         factor, names: the number of stretches: `factor` times the sizes of the dimensions `names`.

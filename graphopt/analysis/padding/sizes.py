@@ -1,4 +1,4 @@
-"""Sizes as products, ``12*batch*sequence``: what a padded dimension is multiplied with, and in which order."""
+"""Sizes as products, ``12*batch*sequence``: what a padded dimension is multiplied with in an axis."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from graphopt.ir.shapes import Inference
 
 @dataclasses.dataclass(frozen=True)
 class Tag:
-    """How a padded dimension of size N lies in an axis: the axis is ``outer * N * inner`` long, in that order."""
+    """How a padded dimension of size N lies in an axis, which is ``outer * N * inner`` long, in order."""
 
     outer: Size = ONE
     inner: Size = ONE
@@ -111,7 +111,7 @@ class Context:
             raise Refusal("the shape of one of its operands is not known")
         return value.shape.dims
 
-    def size(self, value: Value, axis: int) -> Size:
+    def size(self, value: Value | None, axis: int) -> Size:
         """The size of one axis as a product."""
         tag = self.state(value).tags.get(axis)
         if tag is not None:
@@ -165,7 +165,7 @@ class Context:
                     f"its input {index} depends on {self.padded!r}", _first_axis(self.of(node, index))
                 )
 
-    def volume(self, value: Value, axes: range) -> Size:
+    def volume(self, value: Value | None, axes: range) -> Size:
         """The product of some axes' sizes."""
         return product(self.size(value, axis) for axis in axes)
 

@@ -12,19 +12,25 @@ from graphopt.ir.query import captured_values, is_deterministic, subgraphs
 Rule = Callable[[Node, Context], State | Sequence[State]]
 
 RULES: dict[tuple[str, str], Rule] = {}
-"""By domain and operator. A rule is asked when an input depends on the padded dimension. It gives the state of
-every output (one state: of all), or raises Refusal."""
+"""By domain and operator. A rule is asked when an input depends on the padded dimension.
 
-_SIZE_ARITHMETIC: dict[str, frozenset[int]] = dict.fromkeys(
-    "Abs Add And Cast Ceil Concat Div Equal Floor Greater GreaterOrEqual Identity Less LessOrEqual Max Min Mod Mul "
-    "Neg Not Or Pow Sqrt Sub Sum Where".split(),
-    frozenset(range(64)),
-) | dict.fromkeys(
-    "Expand Flatten Gather ReduceMax ReduceMin ReduceProd ReduceSum Reshape Slice Split Squeeze Transpose "
-    "Unsqueeze".split(),
-    frozenset({0}),
+It gives the state of every output (one state: of all), or raises Refusal."""
+
+_ARITHMETIC = frozenset(
+    """
+    Abs Add And Cast Ceil Concat Div Equal Floor Greater GreaterOrEqual Identity Less LessOrEqual Max
+    Min Mod Mul Neg Not Or Pow Sqrt Sub Sum Where
+    """.split()
 )
-"""Operators that make numbers of numbers in a shape that does not depend on these inputs' values."""
+"""Operators that make numbers of numbers, in a shape that does not depend on them."""
+
+_REARRANGING = frozenset(
+    """
+    Expand Flatten Gather ReduceMax ReduceMin ReduceProd ReduceSum Reshape Slice Split Squeeze Transpose
+    Unsqueeze
+    """.split()
+)
+"""Operators of which that holds for the first input."""
 
 
 def rule(*op_types: str, domain: str = "") -> Callable[[Rule], Rule]:
@@ -67,7 +73,7 @@ def _proven(node: Node, given: Iterable[State], context: Context) -> Sequence[St
     if not is_deterministic(node):
         raise Refusal("it draws random numbers, and how many changes all of them")
     counting = {i for i, v in enumerate(node.inputs) if context.state(v).counts}
-    if counting and domain == "" and counting <= _SIZE_ARITHMETIC.get(op, frozenset()):
+    if counting and domain == "" and (op in _ARITHMETIC or (op in _REARRANGING and counting == {0})):
         others = [context.of(node, i) for i in range(len(node.inputs)) if i not in counting]
         if all(s.fixed for s in others):
             return [COUNTS] * len(node.outputs)
