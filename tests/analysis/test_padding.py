@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
-from checking import model_from, random_feeds, run_onnxruntime
+from checking import model_from, random_feeds, run_onnxruntime, run_xla
 
 from graphopt.analysis.padding import PaddedAxis, Padding, prove_padding
 from graphopt.errors import UnsupportedError
 from graphopt.ir import Model
 from graphopt.runtime.buckets import cut
 
+Run = Callable[[Model, Mapping[str, np.ndarray]], dict[str, Any]]
 REAL, PADDED = 3, 5
 SIZES = {"S": 4}
 
@@ -383,14 +385,13 @@ def garbage(
     return grown
 
 
-def check_proof(
-    model: Model, dim: str = "N", *, real: int = REAL, padded: int = PADDED, seed: int = 0
-) -> Padding:
-    """The proof for `dim`, held against two runs of ONNX Runtime; raises UnsupportedError where there is none."""
+def check_proof(model: Model, run: Run = run_onnxruntime) -> Padding:
+    """The proof for `N`, held against two runs; raises UnsupportedError where there is none."""
+    dim, real, padded, seed = "N", REAL, PADDED, 0
     proof = prove_padding(model, dim, padded)
     feeds = random_feeds(model, {**SIZES, dim: real}, seed)
-    wanted = run_onnxruntime(model, feeds)
-    found = run_onnxruntime(model, garbage(feeds, model, dim, padded, seed))
+    wanted = run(model, feeds)
+    found = run(model, garbage(feeds, model, dim, padded, seed))
     for name, expected in wanted.items():
         result = found[name]
         for axis in proof.outputs.get(name, ()):
@@ -408,6 +409,24 @@ def test_what_is_proven_holds(case: str) -> None:
 @pytest.mark.parametrize("case", NEWER)
 def test_what_is_proven_of_newer_operators_holds(case: str) -> None:
     check_proof(model_from(NEWER[case], 23))
+
+
+ON_XLA = [
+    "rows of a product",
+    "merged, split by its size",
+    "cumulative sum",
+    "softmax",
+    "layer normalization",
+    "convolution",
+    "pooling and its places",
+    "lstm",
+    "scan along it",
+]
+
+
+@pytest.mark.parametrize("case", ON_XLA)
+def test_what_is_proven_holds_on_xla(case: str) -> None:
+    check_proof(model_from(PROVEN[case]), run_xla)
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -85,6 +85,8 @@ class Grower:
         other = list(self.arrays)[self.below(len(self.arrays))]
         node = helper.make_node
         simple = ["Relu", "Tanh", "Sigmoid", "Neg", "Abs", "Softsign"]
+        if not shape:
+            return node(simple[self.below(len(simple))], [x], [y])
         builders = [
             lambda: node(simple[self.below(len(simple))], [x], [y]),
             lambda: node(["Add", "Mul", "Sub", "Max"][self.below(4)], [x, other], [y]),
@@ -154,7 +156,7 @@ class Grower:
             ],
             lambda: node("Trilu", [x], [y], upper=self.below(2)),
             lambda: node(
-                "Conv", [x, self.constant(np.ones((2, shape[1], *[1] * (rank - 2))), "float32")], [y]
+                "Conv", [x, self.constant(np.ones((2, *shape[1:2], *[1] * (rank - 2))), "float32")], [y]
             ),
             lambda: node("GlobalAveragePool", [x], [y]),
             lambda: node("Einsum", [x, other], [y], equation=self.equation()),
