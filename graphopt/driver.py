@@ -30,6 +30,7 @@ from graphopt.target import Target
 from graphopt.transform import Exactness, Instrument, Observer, Pass, Pipeline, Report, Watch
 
 if TYPE_CHECKING:
+    from graphopt.runtime.buckets import Buckets
     from graphopt.verification import VerifyReport
 
 VerifyMode = Literal["each", "end"]
@@ -289,27 +290,36 @@ def compile(
         "dims": dict(sorted(static.items())) | {name: list(several) for name, several in sizes.items()},
         "strict": strict,
     }
-    model, report, text = result.model, result.report, result.pipeline
-    compiler = {"tick": tick, "timeout_s": timeout, "cache": cache, "jobs": jobs}
-    if sizes:
-        planned = plan_buckets(model, sizes, buckets)
-        if chosen.kind == "tpu":
-            require_static(_bound(model, planned.largest))
-        executable = lower_buckets(
-            model, planned, _bound, chosen, report, text, options, say=say, compiler=compiler
-        )
-    elif chosen.is_xla:
-        if chosen.kind == "tpu":
-            require_static(model)
-        executable = lower_xla(model, chosen, report, text, options, say=say, compiler=compiler)
+    if chosen.is_xla:
+        compiler = {"tick": tick, "timeout_s": timeout, "cache": cache, "jobs": jobs}
+        planned = plan_buckets(result.model, sizes, buckets) if sizes else None
+        executable = _lower_xla(result, chosen, planned, options, compiler, say)
     else:
-        executable = lower_onnxruntime(model, chosen, report, text, options, strict=strict, profiles=profiles)
+        executable = lower_onnxruntime(
+            result.model, chosen, result.report, result.pipeline, options, strict=strict, profiles=profiles
+        )
     executable.notes += [
         f"the pass {record.name} was rolled back, it changes results: {record.rolled_back}"
-        for record in report.passes
+        for record in result.report.passes
         if record.rolled_back
     ]
     return executable
+
+
+def _lower_xla(
+    result: Result,
+    target: Target,
+    buckets: Buckets | None,
+    options: Mapping[str, Any],
+    compiler: Mapping[str, Any],
+    say: Callable[[str, int, int], None] | None,
+) -> Executable:
+    model, report, text = result.model, result.report, result.pipeline
+    if target.kind == "tpu":
+        require_static(model if buckets is None else _bound(model, buckets.largest))
+    if buckets is None:
+        return lower_xla(model, target, report, text, options, say=say, compiler=compiler)
+    return lower_buckets(model, buckets, _bound, target, report, text, options, say=say, compiler=compiler)
 
 
 def calibration_feeds(data: Data, model: Model) -> list[dict[str, Any]]:

@@ -44,6 +44,10 @@ def rule(*op_types: str, domain: str = "") -> Callable[[Rule], Rule]:
     return register
 
 
+_MALFORMED = (IndexError, KeyError, TypeError, ValueError, ArithmeticError, AttributeError)
+"""What rules raise on nodes that are not as their operator says; to prove nothing is always a safe answer."""
+
+
 def walk(graph: Graph, context: Context) -> None:
     """Prove what can be proven of every node of `graph`, in order."""
     for node in graph:
@@ -64,6 +68,8 @@ def step(node: Node, context: Context) -> None:
             states = _proven(node, given, context)
         except Refusal as refusal:
             states = [State(leak=Leak(node, refusal.why, refusal.axis))] * len(node.outputs)
+        except _MALFORMED:
+            states = [State(leak=Leak(node, "it has a form that no rule expects"))] * len(node.outputs)
     for value, state in zip(node.outputs, states, strict=True):
         _record(node, value, state, context)
 
