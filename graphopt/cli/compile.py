@@ -133,8 +133,7 @@ def show(output: Output, executable: Executable, folder: Path | None) -> None:
             *([] if rows else cost_facts(executable.target, executable.cost, executable.memory)),
         ]
     )
-    if rows:
-        show_buckets(output, executable.target, rows)
+    show_buckets(output, executable.target, rows)
     show_cost(output, executable.cost, executable.memory)
     show_placement(output, executable.placement)
     if folder is not None:

@@ -48,10 +48,10 @@ def show_cost(output: Output, cost: dict[str, Any] | None, memory: dict[str, Any
 
 def show_buckets(output: Output, target: Target, rows: Sequence[dict[str, Any]]) -> None:
     """What each size costs, a row for each; and the facts of the largest, whose nodes are shown next."""
-    names = list(rows[0]["sizes"])
     costed = [row for row in rows if row["cost"]]
     if not costed:
         return
+    names = list(costed[0]["sizes"])
     output.table(
         [*(f">{name}" for name in names), ">cycles", ">time", "bound", ">MFU", ">memory at the peak"],
         [
