@@ -183,8 +183,8 @@ def batch_tag(node: Node, context: Context, inputs: Sequence[int]) -> Tag:
         away = next((axis for axis in found if axis), None)
         if away is not None:
             raise Refusal(f"it works along {context.padded!r}, which is not its batch here", away)
-        alone = index in inputs and value is not None and not found
-        if alone and context.rank(value) and context.dims(value)[0] != 1:
+        alone = index in inputs and value is not None and not found and context.rank(value) > 0
+        if alone and (context.dims(value)[0] != 1 or not node.domain):  # ONNX Runtime's own broadcast
             raise Refusal(f"its input {index} has a batch of another size than {context.padded!r}", 0)
         tags |= set(found.values())
     if len(tags) != 1:
