@@ -117,17 +117,13 @@ class Executable:
             self.manifest["transfers"] = cut.transfers()
 
         options = self.manifest["options"]
-        programs = {
-            tuple(sorted(shapes.items())): self.files[name]
-            for name, shapes in self._programs()
-            if name in self.files
-        }
+        programs = [(shapes, self.files[name]) for name, shapes in self._programs() if name in self.files]
         specs = xla.feed_specs(self.model, self.inputs)
         session: Session = xla.open_xla_session(
             self.model,
             specs=specs,
             precision=options["precision"],
-            exported=lambda shapes: programs.get(tuple(sorted(shapes.items()))),
+            exported=lambda shapes: next((data for each, data in programs if each == shapes), None),
             partitioned=bool(self.placement),
             strict=bool(options.get("strict")),
             on_partition=note,
