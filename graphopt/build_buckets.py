@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from graphopt.analysis.padding import prove_padding
 from graphopt.build_xla import Say, begin, compile_tpu, trace
-from graphopt.errors import UsageError
+from graphopt.errors import GraphoptError, UsageError
 from graphopt.executable import Executable
 from graphopt.ir import Model
 from graphopt.ir.bind import dimension_symbol
@@ -140,7 +140,11 @@ def lower_buckets(
             say("trace the XLA programs", index, len(combinations))
         dims = {name: size for name, size in options["dims"].items() if isinstance(size, int)} | sizes
         part = begin(bind(model, sizes), target, report, pipeline, {**options, "dims": dims})
-        parts.append((part, trace(part)))
+        try:
+            parts.append((part, trace(part)))
+        except GraphoptError as error:
+            error.where = ", ".join(filter(None, (error.where, _spelled(sizes))))
+            raise
     if target.kind == "tpu":
         compile_tpu(parts, say, compiler or {})
     _gather(whole, buckets, combinations, [part for part, _ in parts])
@@ -173,6 +177,10 @@ def _gather(
             "hit": all(cache["hit"] for cache in caches),
             "remark": next((cache["remark"] for cache in caches if cache["remark"]), None),
         }
+
+
+def _spelled(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}={size}" for name, size in sizes.items())
 
 
 def bucket_prefix(sizes: Mapping[str, int]) -> str:

@@ -240,9 +240,19 @@ def compile_tpu(
         about = describe_compile(
             executable.model, executable.manifest["pipeline"], executable.manifest["options"]
         )
-        return lambda tick: aot.compile_for_tpu(
-            exported.data, executable.target, about=about, tick=tick, **rest
-        )
+
+        def compiled(tick: Tick) -> Compiled:
+            try:
+                found: Compiled = aot.compile_for_tpu(
+                    exported.data, executable.target, about=about, tick=tick, **rest
+                )
+            except GraphoptError as error:
+                if len(parts) > 1:
+                    error.where = ", ".join(filter(None, (error.where, about["dims"])))
+                raise
+            return found
+
+        return compiled
 
     def finished(done: int, total: int) -> None:
         if say is not None:

@@ -26,7 +26,7 @@ from graphopt.ir import Model, SymbolicDim
 from graphopt.ir.bind import bind_constants
 from graphopt.ir.check import check_model
 from graphopt.ir.io import load, read, save
-from graphopt.target import Target
+from graphopt.target import SizeRange, Target
 from graphopt.transform import Exactness, Instrument, Observer, Pass, Pipeline, Report, Watch
 
 if TYPE_CHECKING:
@@ -370,6 +370,11 @@ def _bound(model: Model, sizes: Mapping[str, int]) -> Model:
 def _binding(model: Model, shapes: Mapping[str, Sequence[int | str]], dims: Dims) -> list[Pass]:
     """The bind-dims pass for the shapes and sizes given, if any."""
     sizes: dict[str, int] = {k: v for k, v in dims.items() if isinstance(v, int)}
+    for name, given in dims.items():
+        if not isinstance(given, (int, SizeRange)):
+            raise UsageError(
+                "GO701", "several sizes (buckets) are for compile", where=f"dims {name}", found=given
+            )
     by_name = {v.name or "": v for v in model.graph.inputs}
     for name, shape in shapes.items():
         value = by_name.get(name)

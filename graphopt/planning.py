@@ -198,9 +198,11 @@ def _compile_all(
 
     def finished(done: int, total: int) -> None:
         if say is not None:
-            say("compile with the TPU compiler", done - 1, total)
+            say("compile with the TPU compiler", min(done, total - 1), total)
 
     work = [piece(one, target) for one in traced for target in targets]
+    if say is not None:
+        say("compile with the TPU compiler", 0, len(work))
     return run_all(work, jobs=jobs, finished=finished)
 
 

@@ -13,7 +13,14 @@ from checking import model_from, random_feeds
 import graphopt
 from graphopt import artifact
 from graphopt.analysis.padding import PaddedAxis
-from graphopt.errors import ArtifactError, FeedError, InvariantError, PolicyError, UnsupportedError
+from graphopt.errors import (
+    ArtifactError,
+    FeedError,
+    InvariantError,
+    PolicyError,
+    UnsupportedError,
+    UsageError,
+)
 from graphopt.executable import Executable
 from graphopt.runtime.buckets import Buckets, BucketSession, cut, filled
 from graphopt.runtime.feeds import FeedSpec
@@ -159,6 +166,11 @@ def test_buckets_that_a_manifest_garbled(tmp_path: Path) -> None:
         path.write_text(json.dumps(body))
         with pytest.raises(ArtifactError, match="GO602"):
             graphopt.load_artifact(folder).session()
+
+
+def test_optimize_takes_one_size() -> None:
+    with pytest.raises(UsageError, match="buckets"):
+        graphopt.optimize(model_from(ROWS), dims={"N": (1, 2)})
 
 
 def test_other_dimensions_stay_free() -> None:

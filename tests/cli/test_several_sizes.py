@@ -117,6 +117,16 @@ def test_a_tpu_compiler_for_each_size(cli: Cli, relu_model: Path, planted: Path)
     assert "relu N=16 for v5e" in told.out
 
 
+def test_an_error_names_the_size(
+    cli: Cli, relu_model: Path, planted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLANTED", "refuse")
+    outcome = cli("compile", relu_model, "--target", "tpu:v5e", "--dim", "N=1,8", "--jobs", 1, "--no-save")
+    assert outcome.code == 3
+    assert outcome.err.startswith("GO206")
+    assert "where:    v5e:2x2, N=1" in outcome.err
+
+
 def test_a_dimension_that_stays_free_is_told(cli: Cli, tmp_path: Path, planted: Path) -> None:
     path = tmp_path / "two.onnx"
     text = """<ir_version: 8, opset_import: ["" : 18]> g (float[N, S] x) => (float[N, S] y) { y = Relu(x) }"""
