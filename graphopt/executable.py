@@ -25,6 +25,7 @@ from graphopt.transform.pipeline import initializer_bytes
 if TYPE_CHECKING:
     from graphopt.lowering.xla.partition import Partition
     from graphopt.reporting import Recall
+    from graphopt.runtime.buckets import Buckets
     from graphopt.verification import VerifyReport
 
 PROBE_BYTES = 1 << 30
@@ -74,7 +75,8 @@ class Executable:
             the tensors in ``alive_at_peak``); None where no compiler ran.
         placement: what would not run on the target's accelerator, and why.
         notes: everything a user should know: what was not done, what runs elsewhere.
-        manifest: the rest of what the artifact records.
+        manifest: the rest of what the artifact records. Under ``buckets`` the sizes that there are programs
+            for, with the cost and memory of each; the attributes here are then those of the largest.
         files: the target's own files by name.
         cache: whether the compile cache had it, and what is worth knowing about that; not saved.
     """
@@ -160,10 +162,6 @@ class Executable:
 
     def _xla_session(self) -> Session:
         xla = importlib.import_module("graphopt.xla_session")
-        static = all(
-            "kind" not in s and s["shape"] is not None and all(isinstance(d, int) for d in s["shape"])
-            for s in self.inputs
-        )
 
         def note(cut: Partition) -> None:
             """What the first run found out about where the nodes run."""
@@ -172,15 +170,51 @@ class Executable:
             self.manifest["transfers"] = cut.transfers()
 
         options = self.manifest["options"]
-        return xla.open_xla_session(  # type: ignore[no-any-return]
+        programs = [(shapes, self.files[name]) for name, shapes in self._programs() if name in self.files]
+        specs = xla.feed_specs(self.model, self.inputs)
+        session: Session = xla.open_xla_session(
             self.model,
-            specs=xla.feed_specs(self.model, self.inputs),
+            specs=specs,
             precision=options["precision"],
-            exported=self.files.get(artifact.PROGRAM) if static else None,
+            exported=lambda shapes: next((data for each, data in programs if each == shapes), None),
             partitioned=bool(self.placement),
             strict=bool(options.get("strict")),
             on_partition=note,
         )
+        if self.buckets is None:
+            return session
+        runtime = importlib.import_module("graphopt.runtime.buckets")
+        return runtime.BucketSession(  # type: ignore[no-any-return]
+            session.run, specs, self.buckets, xla.default_feeds(self.model)
+        )
+
+    @property
+    def buckets(self) -> Buckets | None:
+        """The sizes that there are programs for, and how others are padded; None without buckets."""
+        data = self.manifest.get("buckets")
+        if data is None:
+            return None
+        runtime = importlib.import_module("graphopt.runtime.buckets")
+        return runtime.Buckets.from_json(data)  # type: ignore[no-any-return]
+
+    def example_sizes(self) -> dict[str, int]:
+        """Sizes that generated feeds must keep to: those of buckets, between two where that is allowed."""
+        return {} if self.buckets is None else self.buckets.example()
+
+    def _programs(self) -> list[tuple[str, dict[str, tuple[int, ...]]]]:
+        """The portable programs of fixed shapes: the file, and the shapes of the inputs by name."""
+        rows = (self.manifest.get("buckets") or {}).get("programs") or [{"prefix": "", "sizes": {}}]
+        if any(spec["shape"] is None or "kind" in spec for spec in self.inputs):
+            return []
+        found = []
+        for row in rows:
+            shapes = {
+                str(spec["name"]): tuple(row["sizes"].get(dim, dim) for dim in spec["shape"])
+                for spec in self.inputs
+            }
+            if all(isinstance(dim, int) for shape in shapes.values() for dim in shape):
+                found.append((str(row["prefix"]) + artifact.PROGRAM, shapes))
+        return found
 
     def model_path_or_bytes(self) -> Any:
         """The optimised model as ONNX Runtime wants it: the artifact's file, or the model's bytes."""
@@ -259,7 +293,10 @@ class Executable:
             placement=list(manifest.get("placement") or []),
             notes=list(manifest.get("notes") or []),
             files={
-                name: (root / name).read_bytes() for name in manifest["files"] if name == artifact.PROGRAM
+                name: (root / name).read_bytes()
+                for name in manifest["files"]
+                if name == artifact.PROGRAM
+                or (name.startswith("bucket-") and name.endswith(f".{artifact.PROGRAM}"))
             },
             folder=root,
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphopt.cli import options, values
-from graphopt.cli.costs import cost_facts, show_cost
+from graphopt.cli.costs import cost_facts, show_buckets, show_cost
 from graphopt.cli.optimize import check_report, dumps, show_passes, timelines
 from graphopt.cli.output import Output, clean, duration, shape, size
 
@@ -31,7 +31,8 @@ def compile_model(
         ),
     ] = None,
     shape: options.Shapes,
-    dim: options.Dims,
+    dim: options.BucketDims,
+    buckets: options.Buckets = "pad",
     constant: options.Constants,
     precision: options.Precision = None,
     keep_fp32: options.KeepFp32 = None,
@@ -41,6 +42,7 @@ def compile_model(
     strict: options.Strict = False,
     verify: options.Verify = None,
     dump: options.Dump = None,
+    jobs: options.Jobs = None,
     timeout: options.Timeout = None,
     no_cache: options.NoCache = False,
     no_save: Annotated[bool, typer.Option("--no-save", help="Compile and report, write nothing.")] = False,
@@ -63,7 +65,8 @@ def compile_model(
     settings = {
         "level": values.level(level),
         "shapes": values.shapes(shape),
-        "dims": values.dims(dim),
+        "dims": values.bucket_dims(dim),
+        "buckets": buckets,
         "constants": values.constants(constant),
     }
     if destination is not None:
@@ -82,6 +85,7 @@ def compile_model(
         strict=strict,
         verify=verify,
         instruments=[*dumps(dump), *timelines(report)],
+        jobs=jobs,
         timeout=timeout,
         cache=not no_cache,
         save=destination,
@@ -119,6 +123,7 @@ def build(
 def show(output: Output, executable: Executable, folder: Path | None) -> None:
     """What was made, on stdout."""
     report, seconds = executable.report, executable.seconds
+    rows = (executable.manifest.get("buckets") or {}).get("programs") or []
     output.facts(
         [
             ("target", executable.target),
@@ -132,16 +137,32 @@ def show(output: Output, executable: Executable, folder: Path | None) -> None:
             ),
             ("time", _times(seconds, cached=bool((executable.cache or {}).get("hit")))),
             ("compiler", _compiler(executable.manifest)),
-            *cost_facts(executable.target, executable.cost, executable.memory),
+            ("buckets", _buckets(executable)),
+            *([] if rows else cost_facts(executable.target, executable.cost, executable.memory)),
         ]
     )
+    show_buckets(output, executable.target, rows)
     show_cost(output, executable.cost, executable.memory)
     show_placement(output, executable.placement)
     if folder is not None:
         output.line()
         output.line(f"{clean(folder)}/")
-        for path in sorted(folder.iterdir()):
-            output.line(f"  {path.name:24} {size(path.stat().st_size)}")
+        paths = sorted(folder.iterdir())
+        width = max(24, *(len(path.name) for path in paths))
+        for path in paths:
+            output.line(f"  {path.name:{width}} {size(path.stat().st_size)}")
+
+
+def _buckets(executable: Executable) -> str | None:
+    """The sizes that there are programs for, and what happens to others."""
+    found = executable.buckets
+    if found is None:
+        return None
+    sizes = " ".join(f"{name}={','.join(map(str, several))}" for name, several in found.sizes.items())
+    exact = found.padding is None
+    return f"{sizes}; " + (
+        "feeds must have one of these sizes" if exact else "feeds are padded to the next size"
+    )
 
 
 def _signature(spec: dict[str, Any]) -> str:

@@ -45,6 +45,37 @@ Dims = Annotated[
         show_default=False,
     ),
 ]
+BucketDims = Annotated[
+    list[str],
+    typer.Option(
+        "--dim",
+        metavar="NAME=SIZE,…",
+        help="Size of a named dimension: N=8; several (N=1,8,32, for tpu and xla-cpu) make a program "
+        "for each and feeds are padded to the next; for tensorrt also N=min:opt:max.",
+        default_factory=list,
+        show_default=False,
+    ),
+]
+Buckets = Annotated[
+    str,
+    typer.Option(
+        "--buckets",
+        metavar="pad|exact",
+        help="With several sizes: pad feeds to the next (refused unless proven to change nothing), or take "
+        "feeds of exactly these sizes.",
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        metavar="N",
+        min=1,
+        help="Compilers at once [default: processors].",
+        show_default=False,
+    ),
+]
 Constants = Annotated[
     list[str],
     typer.Option(
