@@ -13,10 +13,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import os
 import re
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -25,12 +22,11 @@ from typing import Any
 
 from graphopt import cache as caching
 from graphopt.errors import LoweringError, UnsupportedError, UsageError
-from graphopt.lowering.xla import reproducer
-from graphopt.lowering.xla.child import Ending, Tick, memory_limit, run_guarded
+from graphopt.lowering.child import Ending, Tick
+from graphopt.lowering.vendor import Job, Limits, run_job
 from graphopt.target import Target, device_of
 
 TOPOLOGY_PREFIX = {"v7x": "tpu7x"}
-TIMEOUT_S = 3600.0
 WORKER = "graphopt.lowering.xla.aot_worker"
 CACHE_FORMAT = 1
 
@@ -139,8 +135,7 @@ def compile_for_tpu(
     with tempfile.TemporaryDirectory(prefix="graphopt-aot-") as scratch:
         folder = Path(scratch)
         write_request(folder, program, name)
-        limits = (timeout_s or TIMEOUT_S, memory_bytes or memory_limit())
-        _run_worker(folder, name, limits, tick, worker)
+        _run_worker(folder, name, Limits.of(timeout_s, memory_bytes), tick, worker)
         files = {each: (folder / each).read_bytes() for each in _OUTPUTS}
     told = store.put(key, files, about=about) if store is not None else None
     return _compiled(files, name, started, remark=found.remark or told)
@@ -200,55 +195,26 @@ def _compiled(
     )
 
 
-def _run_worker(folder: Path, name: str, limits: tuple[float, int], tick: Tick | None, worker: str) -> None:
-    environment = {**os.environ, **_TPU_ENVIRONMENT, "TMPDIR": str(folder)}
-    for leaked in _LEFT_OUT:
-        environment.pop(leaked, None)
-    timeout_s, memory_bytes = limits
-    ending = run_guarded(
-        [sys.executable, "-m", worker, str(folder)],
-        environment,
-        folder / "log.txt",
-        timeout_s=timeout_s,
-        memory_bytes=memory_bytes,
-        tick=tick,
+def _run_worker(folder: Path, name: str, limits: Limits, tick: Tick | None, worker: str) -> None:
+    job = Job(
+        compiler="the TPU compiler",
+        where=name,
+        worker=worker,
+        kind="tpu",
+        given=("program.bin", "request.json"),
+        makes=_OUTPUTS,
+        about="program.bin is a portable StableHLO program (jax.export; its weights are arguments), "
+        "request.json says for what, and the environment that it takes.",
     )
-    if ending.kind != "ok" or not all((folder / each).exists() for each in _OUTPUTS):
-        raise _failure(ending, folder, name, limits, worker)
-
-
-def _failure(
-    ending: Ending, folder: Path, name: str, limits: tuple[float, int], worker: str
-) -> LoweringError:
-    """What became of the compiler, as an error."""
-    if ending.kind in ("failed", "ok"):
-        refusal = _refusal(ending, name)
-        if refusal is not None:
-            return refusal
-    timeout_s, memory_bytes = limits
-    code, message = {
-        "timeout": ("GO209", f"the TPU compiler took over {timeout_s:g} s and was stopped"),
-        "memory": ("GO209", f"the TPU compiler used over {memory_bytes / 2**30:.1f} GiB and was stopped"),
-        "killed": ("GO208", f"the TPU compiler was killed by {_signal(ending.number)}"),
-    }.get(ending.kind, ("GO208", f"the TPU compiler ended with exit code {ending.number} and no result"))
-    saved = reproducer.keep(folder, ending, f"{code} {message}", worker)
-    longer = {"timeout": "Allow more with --timeout. ", "memory": "Free some memory. "}.get(ending.kind, "")
-    step = f"{longer}`{saved.command}` replays it." if saved else longer.strip() or None
-    details = {"reproducer": str(saved.folder), "replay": saved.command} if saved else None
-    return LoweringError(code, message, where=name, found=_fatal(ending.log), next_step=step, details=details)
-
-
-def _fatal(log: str) -> str | None:
-    """The line in which a compiler says why it aborts; the rest of what it prints is in the reproducer."""
-    lines = [x.strip() for x in log.splitlines() if re.match(r"\s*F\d{4} |.*Check failed", x)]
-    return lines[-1][:300] if lines else None
-
-
-def _signal(number: int) -> str:
-    try:
-        return f"signal {number} ({signal.Signals(number).name})"
-    except ValueError:
-        return f"signal {number}"
+    run_job(
+        job,
+        folder,
+        environment=_TPU_ENVIRONMENT,
+        left_out=_LEFT_OUT,
+        limits=limits,
+        tick=tick,
+        refusal=lambda ending: _refusal(ending, name),
+    )
 
 
 def _refusal(ending: Ending, name: str) -> LoweringError | None:

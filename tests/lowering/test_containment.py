@@ -128,7 +128,7 @@ def test_a_refusal_is_the_compilers_own_words(compile_with: Any) -> None:
 
 
 def test_where_nothing_can_be_kept_the_error_still_comes(compile_with: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("graphopt.lowering.xla.reproducer.places", lambda: [Path("/proc/a"), Path("/proc/b")])
+    monkeypatch.setattr("graphopt.lowering.reproducer.places", lambda: [Path("/proc/a"), Path("/proc/b")])
     error = caught(compile_with, "crash")
     assert error.code == "GO208"
     assert not error.details
