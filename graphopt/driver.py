@@ -18,6 +18,7 @@ import onnx_ir.passes
 
 from graphopt.artifact import is_artifact
 from graphopt.build_onnxruntime import lower_onnxruntime
+from graphopt.build_tensorrt_rtx import lower_tensorrt_rtx
 from graphopt.build_xla import lower_xla
 from graphopt.errors import AccuracyError, FeedError, UnsupportedError, UsageError
 from graphopt.executable import Executable
@@ -249,12 +250,14 @@ def compile(
     dimension must be bound by `dims` or `shapes`.
     """
     chosen = Target.parse(target)
-    if chosen.kind in ("tensorrt-rtx", "xla-gpu"):
+    if chosen.kind == "xla-gpu":
         raise UnsupportedError(
             "GO207",
             f"the target {chosen.kind} is not built yet",
             next_step="The targets cuda and tensorrt cover NVIDIA GPUs through ONNX Runtime.",
         )
+    if chosen.kind == "tensorrt-rtx":  # before the work of all passes
+        importlib.import_module("graphopt.lowering.tensorrt_rtx.build").require_installed()
     if precision not in (None, *PRECISIONS):
         raise UsageError("GO701", "unknown precision", found=repr(precision), expected=", ".join(PRECISIONS))
     static, profiles = _split_dims(dims or {}, chosen)
@@ -280,11 +283,15 @@ def compile(
         "strict": strict,
     }
     model, report, text = result.model, result.report, result.pipeline
+    compiler = {"tick": tick, "timeout_s": timeout, "cache": cache}
     if chosen.is_xla:
         if chosen.kind == "tpu":
             require_static(model)
-        compiler = {"tick": tick, "timeout_s": timeout, "cache": cache}
         executable = lower_xla(model, chosen, report, text, options, say=say, compiler=compiler)
+    elif chosen.kind == "tensorrt-rtx":
+        executable = lower_tensorrt_rtx(
+            model, chosen, report, text, options, profiles=profiles, say=say, compiler=compiler
+        )
     else:
         executable = lower_onnxruntime(model, chosen, report, text, options, strict=strict, profiles=profiles)
     executable.notes += [
@@ -338,7 +345,7 @@ def _pipeline(
 def _split_dims(dims: Dims, target: Target) -> tuple[dict[str, int], dict[str, tuple[int, int, int]]]:
     """Fixed sizes, and min:opt:max ranges (for TensorRT's profiles only)."""
     ranges = {k: v for k, v in dims.items() if isinstance(v, tuple)}
-    if ranges and target.kind != "tensorrt":
+    if ranges and target.kind not in ("tensorrt", "tensorrt-rtx"):
         raise UsageError(
             "GO701",
             "a range min:opt:max is for TensorRT profiles",

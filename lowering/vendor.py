@@ -103,10 +103,7 @@ def _death(job: Job, folder: Path, ending: Ending, limits: Limits) -> LoweringEr
     gib = limits.memory_bytes / 2**30
     code, message = {
         "timeout": ("GO209", f"{job.compiler} took over {limits.timeout_s:g} s and was stopped"),
-        "memory": (
-            "GO209",
-            f"{job.compiler} used over {limits.memory_bytes / 2**30:.1f} GiB and was stopped",
-        ),
+        "memory": ("GO209", f"{job.compiler} used over {gib:.1f} GiB and was stopped"),
         "killed": ("GO208", f"{job.compiler} was killed by {_signal(ending.number)}"),
     }.get(ending.kind, ("GO208", f"{job.compiler} ended with exit code {ending.number} and no result"))
     saved = reproducer.keep(

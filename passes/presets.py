@@ -185,7 +185,7 @@ def _attention(target: Target | None) -> list[str]:
 def _precision(target: Target | None, precision: str | None, keep_fp32: str | None, level: int) -> list[str]:
     steps = []
     if precision in ("bf16", "fp16"):
-        if target is not None and target.is_xla:
+        if target is not None and (target.is_xla or target.kind == "tensorrt-rtx"):
             steps.append("upgrade-opset{to=22}")  # from here on Conv and its like take bfloat16
         keep = f" keep={_quoted(keep_fp32)}" if keep_fp32 else ""
         wide = " wide-inside=true" if target is not None and target.is_xla else ""

@@ -9,6 +9,7 @@ import typer
 
 from graphopt.cli import options, values
 from graphopt.cli.costs import cost_facts, show_cost
+from graphopt.cli.kernels import kernel_facts, show_kernels
 from graphopt.cli.optimize import dumps
 from graphopt.cli.output import Output, clean, duration, shape, size
 
@@ -125,9 +126,11 @@ def show(output: Output, executable: Executable, folder: Path | None) -> None:
             ("time", _times(seconds, cached=bool((executable.cache or {}).get("hit")))),
             ("compiler", _compiler(executable.manifest)),
             *cost_facts(executable.target, executable.cost, executable.memory),
+            *kernel_facts(executable.kernels),
         ]
     )
     show_cost(output, executable.cost, executable.memory)
+    show_kernels(output, executable.kernels)
     show_placement(output, executable.placement)
     if folder is not None:
         output.line()
@@ -148,7 +151,9 @@ def _times(seconds: dict[str, float], *, cached: bool) -> str:
 
 def _compiler(manifest: dict[str, Any]) -> str | None:
     found = manifest.get("compiler")
-    return f"{found['name']} for {found['device_kind']}, {found['topology']}" if found else None
+    if not found:
+        return None
+    return f"{found['name']} for " + ", ".join(filter(None, (found["device_kind"], found["topology"])))
 
 
 def show_placement(output: Output, placement: list[dict[str, Any]], *, listed: int = 0) -> None:

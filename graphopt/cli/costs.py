@@ -51,6 +51,8 @@ def _memory(memory: dict[str, Any], device: Device | None) -> str:
     parts = [
         f"{name} {size(memory[key])}"
         for name, key in (
+            ("weights", "weights"),
+            ("activations", "activations"),
             ("arguments", "argument"),
             ("outputs", "output"),
             ("temporaries", "temp"),

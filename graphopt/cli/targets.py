@@ -19,7 +19,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 """Modules that compile for a kind of target."""
 
-NOT_BUILT = frozenset({"tensorrt-rtx", "xla-gpu"})
+NOT_BUILT = frozenset({"xla-gpu"})
 
 
 def targets(
@@ -27,7 +27,7 @@ def targets(
 ) -> None:
     """List the targets, their devices and what is installed here."""
     output = Output(json, verbose, quiet)
-    from graphopt.target import KINDS, devices
+    from graphopt.target import CAPABILITIES, KINDS, devices
 
     kinds = [{"kind": kind, "what": what, **status(kind)} for kind, what in KINDS.items()]
     table = {kind: devices(kind) for kind in ("tpu", "gpu")}
@@ -51,6 +51,7 @@ def targets(
                 ]
                 for kind, found in table.items()
             },
+            "capabilities": CAPABILITIES,
         },
     )
     output.table(
@@ -75,6 +76,11 @@ def targets(
             rows,
             title=f"{kind.upper()}s",
         )
+    output.table(
+        ["capability", "GPUs"],
+        list(CAPABILITIES.items()),
+        title="tensorrt-rtx:CAPABILITY,…",
+    )
     output.line()
     output.line("Sources:")
     for found in table.values():
@@ -98,6 +104,10 @@ def status(kind: str) -> dict[str, Any]:
         runs = (
             "if `graphopt doctor` agrees" if platforms.has_nvidia_gpu() else "on the CPU (no NVIDIA GPU here)"
         )
+    elif kind == "tensorrt-rtx":
+        if missing:
+            compiles += " (pip install 'graphopt[tensorrt-rtx]')"
+        runs = "if `graphopt doctor` agrees" if platforms.has_nvidia_gpu() else "no (no NVIDIA GPU here)"
     else:
         runs = compiles
     return {"compiles_here": compiles, "runs_here": runs}
