@@ -347,7 +347,7 @@ def _reason(error: Mapping[str, Any]) -> str:
     quoted = re.search(r'&& "([^"]+)"', text)
     if quoted:
         return f"TensorRT-RTX: {quoted.group(1)}"
-    said = re.sub(r"^Assertion failed: ", "", text).strip().rstrip(".")
+    said = " ".join(re.sub(r"^Assertion failed: ", "", text).split()).rstrip(".")
     op_type = error["op_type"]
     return {
         "UNSUPPORTED_NODE": f"TensorRT-RTX does not support {op_type}",

@@ -12,7 +12,8 @@ from graphopt.ir.query import is_op
 SEPARATOR = "\x1f"
 _LINE = re.compile(r"(?:^|\n)Name: (.*?), LayerType: ([^,\n]*),", re.DOTALL)
 _TACTIC = re.compile(r"TacticName: ([^,]*), StreamId")
-_NODE = re.compile(r"\[ONNX Layer: (.*)\]\Z", re.DOTALL)
+# The builder marks what it rewrote behind the bracket: ``]__gemm_from_conv1x1``.
+_NODE = re.compile(r"\[ONNX Layer: (.*)\]\w*\Z", re.DOTALL)
 _DATATYPES = re.compile(r"Datatype: (\w+)")
 _END = "\n\nI/O Tensors:"
 
@@ -53,7 +54,11 @@ def read_layers(text: str, model: Model) -> list[dict[str, Any]]:
 
 
 def without_layer(rows: list[dict[str, Any]], model: Model) -> list[str]:
-    """The nodes that no layer computes: shapes, constants, and what the builder found to do nothing."""
+    """The nodes that no layer names.
+
+    They are shapes, constants, what the builder found to do nothing, and a few activations that it fused
+    into a convolution which it then rewrote as a product: it forgets their names there.
+    """
     served = {name for row in rows for name in row["nodes"]}
     return [
         node.name or ""

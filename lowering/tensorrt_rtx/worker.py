@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from graphopt.lowering.tensorrt_rtx.refusals import every_refusal
+
 PROGRESS_S = 0.1
 LAYERS = "Layers:\n"
 """What the builder logs when it is done: one line for each layer of the engine, and its inputs and outputs.
@@ -45,9 +47,16 @@ def _work(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     _say(folder, "parse", 0, 0)
     parsed = parser.parse_from_file(str(folder / "model.onnx"))
     result: dict[str, Any] = {"compiler": f"tensorrt_rtx {trt.__version__}"}
-    refused = [_parser_error(parser.get_error(i)) for i in range(parser.num_errors)]
+    refused = _parser_errors(parser)
     if not parsed or refused:
-        return {**result, "refused": refused or [{"code": "PARSER", "message": logger.last_error()}]}
+
+        def parse(path: Path) -> list[dict[str, Any]]:
+            rest = builder.create_network(1 << int(flag))  # it must outlive its parser
+            again = trt.OnnxParser(rest, logger)
+            return [] if again.parse_from_file(str(path)) else _parser_errors(again)
+
+        unknown = [{"code": "PARSER", "message": logger.last_error()}]
+        return {**result, "refused": every_refusal(folder, refused, parse) or unknown}
     unbound = [t.name for t in _inputs(network) if t.is_shape_tensor]
     if unbound:
         return {**result, "shape_inputs": unbound}
@@ -86,14 +95,17 @@ def _config(trt: Any, builder: Any, network: Any, request: dict[str, Any]) -> An
     return config
 
 
-def _parser_error(error: Any) -> dict[str, Any]:
-    return {
-        "code": error.code().name,
-        "node": error.node_name(),
-        "op_type": error.node_operator(),
-        "message": error.desc(),
-        "place": f"{error.file()}:{error.line()} {error.func()}",
-    }
+def _parser_errors(parser: Any) -> list[dict[str, Any]]:
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    return [
+        {
+            "code": error.code().name,
+            "node": error.node_name(),
+            "op_type": error.node_operator(),
+            "message": error.desc(),
+        }
+        for error in errors
+    ]
 
 
 def _build_error(errors: list[str], network: Any) -> dict[str, Any]:

@@ -42,6 +42,7 @@ def main(folder: Path) -> None:
             stream.write("x")
         time.sleep(float(os.environ.get("PLANTED_SECONDS", "0")))
     (folder / "executable.bin").write_bytes(b"executable")
+    (folder / "engine.bin").write_bytes(b"engine")
     (folder / "compiled.hlo.txt").write_text("HloModule m, is_scheduled=true\n")
     memory = dict.fromkeys(("argument", "output", "temp", "alias", "generated_code"), 1)
     result = {
@@ -50,6 +51,7 @@ def main(folder: Path) -> None:
         "bytes_accessed": 2.0,
         "device_kind": "planted",
         "compiler": "c 1",
+        "layers": "",
     }
     (folder / "result.json").write_text(json.dumps(result))
 
