@@ -173,7 +173,7 @@ def test_another_compiler_version_misses(compile_with: Any, tmp_path: Path, monk
 
 def test_the_real_worker_replays_without_the_parents_environment(tmp_path: Path) -> None:
     """The request carries the environment: one command is enough (here it fails on a bad program)."""
-    aot.write_request(tmp_path, b"no program", "v5e:2x2")
+    aot.write_request(tmp_path, b"no program", aot.tpu_plan(V5E))
     bare = {k: v for k, v in os.environ.items() if not k.startswith(("TPU_", "ALLOW_"))}
     done = subprocess.run(
         [sys.executable, "-m", aot.WORKER, str(tmp_path)],
