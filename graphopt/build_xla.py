@@ -1,4 +1,4 @@
-"""Build the executable for ``xla-cpu`` and ``tpu``: StableHLO, and for TPUs the real executable."""
+"""Build the executable for ``xla-cpu``, ``xla-gpu`` and ``tpu``: StableHLO, and the devices' executables."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ MAX_REASON = 240
 
 MAX_LISTED = 5
 
+_COMPILERS = {"tpu": "libtpu", "xla-gpu": "jax-cuda13-plugin"}
+
 Say = Callable[[str, int, int], None] | None
 
 
@@ -37,14 +39,14 @@ def lower_xla(
     say: Say = None,
     compiler: Mapping[str, Any] | None = None,
 ) -> Executable:
-    """The executable for ``xla-cpu`` and ``tpu``: StableHLO, and for TPUs the real executable.
+    """The executable for ``xla-cpu``, ``xla-gpu`` and ``tpu``: StableHLO, and the devices' own executables.
 
     Nodes that XLA cannot express run on the host, in segments between those of XLA; ``placement``
     lists them.
 
     Args:
-        compiler: how the TPU compiler is run: ``timeout_s``, ``cache``, ``tick`` and the like, as
-            :func:`graphopt.lowering.xla.aot.compile_for_tpu` takes them.
+        compiler: how the device's compiler is run: ``timeout_s``, ``cache``, ``tick`` and the like, as
+            :func:`graphopt.lowering.xla.aot.compile_program` takes them.
 
     Raises:
         LoweringError: GO201, an operator that nothing here knows.
@@ -55,15 +57,14 @@ def lower_xla(
         model=model,
         report=report.to_json(times=False),
         manifest={
-            "versions": versions("onnx", "onnx-ir", "jax", "jaxlib", "libtpu"),
+            "versions": versions("onnx", "onnx-ir", "jax", "jaxlib", _COMPILERS.get(target.kind, "jaxlib")),
             "pipeline": pipeline,
             "options": dict(options),
             "exactness": report.exactness.value,
         },
         seconds={"passes": report.seconds},
     )
-    if say is not None:
-        say("trace the XLA program", 0, 0)
+    _tell(say, "trace the XLA program")
     started = time.perf_counter()
     programs = _trace(executable)
     executable.seconds["trace"] = time.perf_counter() - started
@@ -77,6 +78,8 @@ def lower_xla(
             executable.files[f"{prefix}program.hlo.txt"] = exported.hlo.encode()
     if target.kind == "tpu":
         _compile_tpu(executable, programs, say, compiler or {})
+    elif target.kind == "xla-gpu":
+        _compile_gpu(executable, programs, say, compiler or {})
     return executable
 
 
@@ -105,7 +108,7 @@ def _trace(executable: Executable) -> dict[str, Exported]:
         try:
             exported, constraints = export.export_model(model, precision=options["precision"])
         except export.NotPortable as error:
-            if executable.target.kind == "tpu":
+            if executable.target.is_ahead_of_time:
                 raise
             _note_refusal(executable, error)
             return {}
@@ -116,7 +119,7 @@ def _trace(executable: Executable) -> dict[str, Exported]:
                 executable.notes.append(f"the portable program holds for {', '.join(constraints)}")
             return {artifact.PROGRAM: exported}
     if not _shapes_known(model):
-        if executable.target.kind == "tpu" and refused is not None:
+        if executable.target.is_ahead_of_time and refused is not None:
             raise refused
         _place(executable, partition.host_rows(model, on_host))
         if refused is not None:
@@ -135,17 +138,17 @@ def _trace_segments(executable: Executable) -> dict[str, Exported]:
     try:
         cut: Partition = session.cut_for(model, shapes, {}, precision)
     except LoweringError as error:  # the value of an input must be known first
-        if executable.target.kind == "tpu" or not getattr(error, "inputs", None):
+        if executable.target.is_ahead_of_time or not getattr(error, "inputs", None):
             raise
         _note_refusal(executable, error)
         return {}
     _place(executable, cut.host)
     executable.manifest["transfers"] = cut.transfers()
     segments = [s for s in cut.segments if s.where == "xla"]
-    if executable.target.kind == "tpu" and not segments:
+    if executable.target.is_ahead_of_time and not segments:
         raise LoweringError(
             "GO201",
-            "no node of the model can run on a TPU",
+            f"no node of the model can run on a {'TPU' if executable.target.kind == 'tpu' else 'GPU'} by XLA",
             found=_listed(executable.placement, "are for the host"),
             next_step="The targets cpu, cuda and tensorrt run it.",
         )
@@ -155,7 +158,7 @@ def _trace_segments(executable: Executable) -> dict[str, Exported]:
             for i, segment in enumerate(segments)
         }
     except export.NotPortable as error:
-        if executable.target.kind == "tpu":
+        if executable.target.is_ahead_of_time:
             raise
         _note_refusal(executable, error)
         return {}
@@ -208,31 +211,70 @@ def _compile_tpu(
             "no TPU executable and no cycles; pip install 'graphopt[tpu]' and compile again"
         )
         return
-    if say is not None:
-        say("compile with the TPU compiler", 0, 0)
+    _tell(say, "compile with the TPU compiler")
+    parts = _compile_all(executable, programs, aot.compile_for_tpu, "tpu", settings)
+    options = executable.manifest["options"]
+    reports = {
+        name: report.compiled_report(part, executable.model, executable.target, options)
+        for name, part in parts.items()
+    }
+    executable.cost, executable.memory = report.combined(reports)
+    executable.notes.append("there is no TPU here: it runs on XLA:CPU")
+
+
+def _compile_gpu(
+    executable: Executable, programs: Mapping[str, Exported], say: Say, settings: Mapping[str, Any]
+) -> None:
+    aot = importlib.import_module("graphopt.lowering.xla.aot")
+    report = importlib.import_module("graphopt.lowering.xla.gpu_report")
+    _tell(say, "compile with XLA:GPU")
+    parts = _compile_all(executable, programs, aot.compile_for_gpu, "gpu", settings)
+    options = executable.manifest["options"]
+    reports = {
+        name: report.gpu_report(part, executable.model, executable.target, options)
+        for name, part in parts.items()
+    }
+    executable.cost, executable.memory, executable.kernels = report.combined_gpu(reports)
+    executable.notes.append(
+        f"compiled for {executable.target.device} without one: no kernel was tuned by timing it, and it was "
+        "not run here"
+    )
+
+
+def _compile_all(
+    executable: Executable,
+    programs: Mapping[str, Exported],
+    compile_one: Callable[..., Compiled],
+    kind: str,
+    settings: Mapping[str, Any],
+) -> dict[str, Compiled]:
+    """Each program's executable, as files; what is known of all of them goes into the manifest."""
     options = executable.manifest["options"]
     about = describe_compile(executable.model, executable.manifest["pipeline"], options)
-    parts: list[Compiled] = []
-    reports = []
+    parts: dict[str, Compiled] = {}
     for name, exported in programs.items():
-        compiled: Compiled = aot.compile_for_tpu(exported.data, executable.target, about=about, **settings)
+        compiled = compile_one(exported.data, executable.target, about=about, **settings)
         prefix = "" if name == artifact.PROGRAM else f"{name}."
-        executable.files[f"{prefix}tpu.executable"] = compiled.executable
-        executable.files[f"{prefix}tpu.hlo.txt"] = compiled.hlo.encode()
-        parts.append(compiled)
-        reports.append(report.compiled_report(compiled, executable.model, executable.target, options))
-    executable.cost, executable.memory = report.combined(dict(zip(programs, reports, strict=True)))
+        executable.files[f"{prefix}{kind}.executable"] = compiled.executable
+        executable.files[f"{prefix}{kind}.hlo.txt"] = compiled.hlo.encode()
+        parts[name] = compiled
+    made = list(parts.values())
     executable.cache = {
-        "hit": all(c.cached for c in parts),
-        "remark": next((c.remark for c in parts if c.remark), None),
+        "hit": all(c.cached for c in made),
+        "remark": next((c.remark for c in made if c.remark), None),
     }
     executable.manifest["compiler"] = {
-        "name": parts[0].compiler,
-        "topology": parts[0].topology,
-        "device_kind": parts[0].device_kind,
+        "name": made[0].compiler,
+        "topology": made[0].topology,
+        "device_kind": made[0].device_kind,
     }
-    executable.seconds["compiler"] = sum(c.seconds for c in parts)
-    executable.notes.append("there is no TPU here: it runs on XLA:CPU")
+    executable.seconds["compiler"] = sum(c.seconds for c in made)
+    return parts
+
+
+def _tell(say: Say, stage: str) -> None:
+    if say is not None:
+        say(stage, 0, 0)
 
 
 def describe_compile(model: Model, pipeline: str, options: Mapping[str, Any]) -> dict[str, str]:

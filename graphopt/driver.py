@@ -250,14 +250,7 @@ def compile(
     dimension must be bound by `dims` or `shapes`.
     """
     chosen = Target.parse(target)
-    if chosen.kind == "xla-gpu":
-        raise UnsupportedError(
-            "GO207",
-            f"the target {chosen.kind} is not built yet",
-            next_step="The targets cuda and tensorrt cover NVIDIA GPUs through ONNX Runtime.",
-        )
-    if chosen.kind == "tensorrt-rtx":  # before the work of all passes
-        importlib.import_module("graphopt.lowering.tensorrt_rtx.build").require_installed()
+    _require_compiler(chosen)
     if precision not in (None, *PRECISIONS):
         raise UsageError("GO701", "unknown precision", found=repr(precision), expected=", ".join(PRECISIONS))
     static, profiles = _split_dims(dims or {}, chosen)
@@ -285,7 +278,7 @@ def compile(
     model, report, text = result.model, result.report, result.pipeline
     compiler = {"tick": tick, "timeout_s": timeout, "cache": cache}
     if chosen.is_xla:
-        if chosen.kind == "tpu":
+        if chosen.is_ahead_of_time:
             require_static(model)
         executable = lower_xla(model, chosen, report, text, options, say=say, compiler=compiler)
     elif chosen.kind == "tensorrt-rtx":
@@ -300,6 +293,14 @@ def compile(
         if record.rolled_back
     ]
     return executable
+
+
+def _require_compiler(target: Target) -> None:
+    """Raise UnsupportedError (GO207) before the work of all passes where nothing comes of it."""
+    if target.kind == "tensorrt-rtx":
+        importlib.import_module("graphopt.lowering.tensorrt_rtx.build").require_installed()
+    if target.kind == "xla-gpu":
+        importlib.import_module("graphopt.lowering.xla.aot").require_gpu_compiler()
 
 
 def calibration_feeds(data: Data, model: Model) -> list[dict[str, Any]]:

@@ -137,6 +137,8 @@ class Executable:
             self.manifest["transfers"] = cut.transfers()
 
         options = self.manifest["options"]
+        if self.target.kind == "xla-gpu":
+            importlib.import_module("graphopt.runtime.xla").require_gpu()
         return xla.open_xla_session(  # type: ignore[no-any-return]
             self.model,
             specs=xla.feed_specs(self.model, self.inputs),
@@ -144,6 +146,7 @@ class Executable:
             exported=self.files.get(artifact.PROGRAM) if static else None,
             partitioned=bool(self.placement),
             strict=bool(options.get("strict")),
+            platform="cuda" if self.target.kind == "xla-gpu" else "cpu",
             on_partition=note,
         )
 

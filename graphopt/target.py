@@ -97,6 +97,11 @@ class Target:
         """Whether the XLA lowering serves this target (else ONNX Runtime and TensorRT do)."""
         return self.kind in ("xla-cpu", "xla-gpu", "tpu")
 
+    @property
+    def is_ahead_of_time(self) -> bool:
+        """Whether XLA compiles for it here, once and for fixed shapes, for a device that need not be here."""
+        return self.kind in ("xla-gpu", "tpu")
+
     @classmethod
     def parse(cls, text: str | Target) -> Target:
         """The target that `text` names. Raises UsageError (GO702) with the choices."""

@@ -93,8 +93,6 @@ def _check_target(model: Model, target: Target, precision: str | None, strict: b
     }
     if target.kind == "tensorrt-rtx":
         return _check_tensorrt_rtx(finding, model, target)
-    if target.kind == "xla-gpu":
-        return {**finding, "ok": False, "notes": [f"the target {target.kind} is not built yet"]}
     if target.is_xla:
         return _check_xla(finding, model, target, precision, strict)
     placement = importlib.import_module("graphopt.lowering.cuda.placement")
@@ -134,7 +132,7 @@ def _check_xla(
             if not isinstance(d, int)
         }
     )
-    if target.kind == "tpu" and (free or any(v.shape is None for v in model.graph.inputs)):
+    if target.is_ahead_of_time and (free or any(v.shape is None for v in model.graph.inputs)):
         flags = " ".join(f"--dim {name}=8" for name in free)
         why = f"bind the free dimensions to know more: {flags}" if free else "an input has no declared shape"
         finding |= {"complete": False, "notes": [why]}

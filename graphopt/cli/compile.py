@@ -130,7 +130,8 @@ def show(output: Output, executable: Executable, folder: Path | None) -> None:
         ]
     )
     show_cost(output, executable.cost, executable.memory)
-    show_kernels(output, executable.kernels)
+    if executable.cost is None:
+        show_kernels(output, executable.kernels)
     show_placement(output, executable.placement)
     if folder is not None:
         output.line()

@@ -161,6 +161,7 @@ def gpu_compilers() -> list[Finding]:
     """The compilers for NVIDIA GPUs that work without one, and the provider that runs engines."""
     return [
         _optional("TensorRT-RTX", "tensorrt_rtx", "tensorrt-rtx", "builds engines here, with no GPU."),
+        _optional("XLA:GPU", "jax-cuda13-plugin", "xla-gpu", "compiles for GPUs here, with none."),
     ]
 
 

@@ -19,7 +19,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 """Modules that compile for a kind of target."""
 
-NOT_BUILT = frozenset({"xla-gpu"})
+GPU_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
+"""JAX's packages with XLA:GPU, one of which is needed."""
 
 
 def targets(
@@ -92,8 +93,6 @@ def status(kind: str) -> dict[str, Any]:
     """Whether models can be compiled for `kind` and run on it here, in words."""
     from graphopt import platforms
 
-    if kind in NOT_BUILT:
-        return {"compiles_here": "not built yet", "runs_here": "not built yet"}
     missing = [name for name in NEEDS[kind] if importlib.util.find_spec(name) is None]
     compiles = f"no: {', '.join(missing)} missing" if missing else "yes"
     if kind == "tpu":
@@ -104,9 +103,11 @@ def status(kind: str) -> dict[str, Any]:
         runs = (
             "if `graphopt doctor` agrees" if platforms.has_nvidia_gpu() else "on the CPU (no NVIDIA GPU here)"
         )
-    elif kind == "tensorrt-rtx":
+    elif kind in ("tensorrt-rtx", "xla-gpu"):
+        if kind == "xla-gpu" and not any(map(importlib.util.find_spec, GPU_PLUGINS)):
+            missing, compiles = [GPU_PLUGINS[0]], f"no: {GPU_PLUGINS[0]} missing"
         if missing:
-            compiles += " (pip install 'graphopt[tensorrt-rtx]')"
+            compiles += f" (pip install 'graphopt[{kind}]')"
         runs = "if `graphopt doctor` agrees" if platforms.has_nvidia_gpu() else "no (no NVIDIA GPU here)"
     else:
         runs = compiles

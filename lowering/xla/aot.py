@@ -116,6 +116,12 @@ def gpu_compiler_installed() -> bool:
     return any(importlib.util.find_spec(name) is not None for name in GPU_PLUGINS)
 
 
+def require_gpu_compiler() -> None:
+    """Raise UnsupportedError (GO207) with the command that installs XLA:GPU, if it is not."""
+    if not gpu_compiler_installed():
+        raise UnsupportedError("GO207", "XLA:GPU is not installed", next_step=GPU_INSTALL)
+
+
 def topology_name(target: Target) -> str:
     """The compiler's name of the target's slice: ``v5e:2x2``, ``tpu7x:2x2x1``."""
     device = device_of(target)
@@ -176,8 +182,7 @@ def compile_for_gpu(program: bytes, target: Target, **settings: Any) -> Compiled
     Raises:
         UnsupportedError: GO207, XLA:GPU is not installed.
     """
-    if not gpu_compiler_installed():
-        raise UnsupportedError("GO207", "XLA:GPU is not installed", next_step=GPU_INSTALL)
+    require_gpu_compiler()
     return compile_program(program, gpu_plan(target), **settings)
 
 
