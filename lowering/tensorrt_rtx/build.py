@@ -138,7 +138,10 @@ def build_engine(
         job = _job(target, given, _OUTPUTS, worker)
         _run(job, folder, model, Limits.of(timeout_s, memory_bytes), say, tick)
         files = {each: (folder / each).read_bytes() for each in _OUTPUTS}
-    told = store.put(key, files, about=about) if store is not None else None
+    told = None
+    # Weights hardly shrink: what is too large for the cache is not packed to find that out.
+    if store is not None and len(files["engine.bin"]) <= store.limit_bytes:
+        told = store.put(key, files, about=about)
     return _engine(files, profile, started, remark=found.remark or told)
 
 

@@ -6,6 +6,7 @@ Source: ONNX Runtime, "EP Context Cache Feature Design", and the provider's own 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import onnx
 import onnx_ir
@@ -33,7 +34,7 @@ def context_model(
     """
     inputs = [_info(v) for v in model.graph.inputs if not v.is_initializer()]
     outputs = [_info(v) for v in model.graph.outputs]
-    attributes: dict[str, int | str] = {
+    attributes: dict[str, Any] = {
         "main_context": 1,
         "embed_mode": 0,
         "ep_cache_context": engine_file,
@@ -55,7 +56,7 @@ def context_model(
     graph = helper.make_graph([node], model.graph.name or "graphopt", inputs, outputs)
     opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid("com.microsoft", 1)]
     wrapped = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="graphopt")
-    return wrapped.SerializeToString(deterministic=True)
+    return bytes(wrapped.SerializeToString(deterministic=True))
 
 
 def _info(value: onnx_ir.Value) -> onnx.ValueInfoProto:

@@ -30,7 +30,7 @@ def every_refusal(folder: Path, first: Refusals, parse: Callable[[Path], Refusal
     types = {info.name: info for info in [*model.graph.value_info, *model.graph.output]}
     refused = first
     while refused and len(found) < MOST:
-        if not _cut(model.graph, {error.get("node") for error in refused}, types):
+        if not _cut(model.graph, {str(error.get("node")) for error in refused}, types):
             break
         path = folder / "rest.onnx"
         onnx.save(model, path)

@@ -28,7 +28,7 @@ from graphopt.target import Target, device_of
 
 TOPOLOGY_PREFIX = {"v7x": "tpu7x"}
 GPU_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
-GPU_INSTALL = "pip install 'graphopt[xla-gpu]' adds it (no GPU is needed to compile)."
+GPU_INSTALL = "pip install 'graphopt[xla-gpu]' adds it ('graphopt[xla-gpu-compiler]': only what compiles)."
 WORKER = "graphopt.lowering.xla.aot_worker"
 CACHE_FORMAT = 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -112,6 +113,22 @@ def test_eating_memory(compile_with: Any) -> None:
     assert error.code == "GO209"
     assert "0.2 GiB" in error.message
     check_reproducer(error, "eat")
+
+
+def test_the_gpu_compiler_is_under_the_same_guard(compile_with: Any, monkeypatch: Any) -> None:
+    assert compile_with("").executable == b"executable"  # sets up the planted worker
+    monkeypatch.setattr(aot, "gpu_compiler_installed", lambda: True)
+    monkeypatch.setenv("PLANTED", "crash")
+    h100 = Target.parse("xla-gpu:h100")
+    with pytest.raises(LoweringError, match="XLA:GPU was killed by signal 11") as error:
+        aot.compile_for_gpu(b"program", h100, worker=WORKER, cache=False)
+    folder = Path(error.value.details["reproducer"])
+    assert folder.name.startswith("xla-gpu-")
+    assert "core_count: 132" in json.loads((folder / "request.json").read_text())["topology"]["target_config"]
+    keys = [
+        aot.cache_key(b"program", aot.gpu_plan(Target.parse(f"xla-gpu:{name}"))) for name in ("h100", "l4")
+    ]
+    assert keys[0]["target"] != keys[1]["target"] and keys[0]["options"] != keys[1]["options"]
 
 
 def test_an_exit_without_a_word_is_a_crash(compile_with: Any) -> None:
