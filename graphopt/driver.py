@@ -420,7 +420,8 @@ def load_artifact(folder: str | os.PathLike[str]) -> Executable:
     """The executable in an artifact's folder, after all of its files were checked.
 
     A TPU artifact runs on XLA:CPU where there is no TPU, a CUDA one on ONNX Runtime's CPU provider
-    where there is no GPU; ``notes`` says so.
+    where there is no GPU; ``notes`` says so. An engine of TensorRT-RTX and a program of ``xla-gpu`` run on
+    a GPU only (GO605).
     """
     return Executable.load(folder)
 

@@ -53,7 +53,7 @@ def compile_model(
     """Compile a model for a target and write the artifact.
 
     For TPUs the vendor's compiler runs here, without the hardware, and the cycles that it estimates
-    are laid on the model's nodes.
+    are laid on the model's nodes. For GPUs (tensorrt-rtx, xla-gpu) so are the kernels that are made.
     """
     output = Output(json, verbose, quiet)
     from graphopt import artifact

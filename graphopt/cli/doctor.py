@@ -158,21 +158,26 @@ def tpu_compiler() -> Finding:
 
 
 def gpu_compilers() -> list[Finding]:
-    """The compilers for NVIDIA GPUs that work without one, and the provider that runs engines."""
-    return [
-        _optional("TensorRT-RTX", "tensorrt_rtx", "tensorrt-rtx", "builds engines here, with no GPU."),
-        _optional("XLA:GPU", "jax-cuda13-plugin", "xla-gpu", "compiles for GPUs here, with none."),
+    """The compilers for NVIDIA GPUs that work without one; with one, also what runs engines on it."""
+    from graphopt import platforms
+
+    found = [
+        _optional("TensorRT-RTX", "tensorrt_rtx", "graphopt[tensorrt-rtx]", "builds engines with no GPU."),
+        _optional("XLA:GPU", "jax-cuda13-plugin", "graphopt[xla-gpu]", "compiles for GPUs with none."),
     ]
+    if platforms.has_nvidia_gpu():
+        plugin = "onnxruntime-ep-nv-tensorrt-rtx"
+        found.append(_optional("TensorRT-RTX provider", plugin, plugin, "lets ONNX Runtime run engines."))
+    return found
 
 
-def _optional(title: str, package: str, extra: str, does: str) -> Finding:
+def _optional(title: str, package: str, install: str, does: str) -> Finding:
     import importlib.metadata
 
     try:
         return _finding(title, "ok", f"{package} {importlib.metadata.version(package)}")
     except importlib.metadata.PackageNotFoundError:
-        advice = f"pip install 'graphopt[{extra}]' {does}"
-        return _finding(title, "missing", f"no {package}", advice=advice)
+        return _finding(title, "missing", f"no {package}", advice=f"pip install '{install}' {does}")
 
 
 def _devices() -> list[Finding]:
