@@ -216,7 +216,13 @@ def _run(job: Job, folder: Path, model: Model, limits: Limits, say: Say | None, 
             return _refusal(result, job.where, model)
         return None if ending is None else _not_loaded(ending, job.where)
 
-    run_job(job, folder, environment={}, left_out=_LEFT_OUT, limits=limits, tick=both, refusal=refusal)
+    try:
+        run_job(job, folder, environment={}, left_out=_LEFT_OUT, limits=limits, tick=both, refusal=refusal)
+    except LoweringError as error:
+        refused = refusal(None)  # it may have died while it looked for more of what it had refused
+        if refused is not None and error.code in ("GO208", "GO209"):
+            raise refused from error
+        raise
     refused = refusal(None)  # a check leaves no engine, so nothing else is missing then
     if refused is not None:
         raise refused
@@ -315,7 +321,7 @@ def _refusal(result: Mapping[str, Any], where: str, model: Model) -> LoweringErr
     if result.get("build_error"):
         error = result["build_error"]
         nodes = node_names(error["metadata"])
-        message = re.sub(r"^\w+::\w+: |(?: In \w+ at /_src/\S+)", "", str(error["message"])).strip()
+        message = re.sub(r"^\w+::\w+: |(?: In \w+ at /_src/\S+)", "", " ".join(error["message"].split()))
         return LoweringError(
             "GO206",
             "the TensorRT-RTX builder refused the network",

@@ -6,14 +6,15 @@ and shapes only while it builds the network, and ends there at the first that it
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-MOST = 20
-"""After so many the list is long enough; each takes another parse."""
+MOST, SECONDS = 20, 30.0
+"""After so many, or so long, the list is long enough: each takes another parse."""
 
 Refusals = list[dict[str, Any]]
 
@@ -29,7 +30,8 @@ def every_refusal(folder: Path, first: Refusals, parse: Callable[[Path], Refusal
     model = onnx.load(folder / "model.onnx", load_external_data=False)
     types = {info.name: info for info in [*model.graph.value_info, *model.graph.output]}
     refused = first
-    while refused and len(found) < MOST:
+    started = time.monotonic()
+    while refused and len(found) < MOST and time.monotonic() - started < SECONDS:
         if not _cut(model.graph, {str(error.get("node")) for error in refused}, types):
             break
         path = folder / "rest.onnx"

@@ -29,10 +29,13 @@ _ACCUSED = re.compile(r"\(I\w+Layer (.+?): ")
 def main(folder: Path) -> None:
     """Do what the request in `folder` says."""
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    result = _work(folder, request)
+    _write(folder, _work(folder, request))
+
+
+def _write(folder: Path, result: dict[str, Any]) -> None:
     half = folder / "result.half"
     half.write_text(json.dumps(result), encoding="utf-8")
-    half.rename(folder / "result.json")
+    half.replace(folder / "result.json")
 
 
 def _work(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
@@ -55,8 +58,10 @@ def _work(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
             again = trt.OnnxParser(rest, logger)
             return [] if again.parse_from_file(str(path)) else _parser_errors(again)
 
-        unknown = [{"code": "PARSER", "message": logger.last_error()}]
-        return {**result, "refused": every_refusal(folder, refused, parse) or unknown}
+        refused = refused or [{"code": "PARSER", "message": logger.last_error()}]
+        # What is known is kept, should the parser die on what it is given next.
+        _write(folder, {**result, "refused": refused})
+        return {**result, "refused": every_refusal(folder, refused, parse)}
     unbound = [t.name for t in _inputs(network) if t.is_shape_tensor]
     if unbound:
         return {**result, "shape_inputs": unbound}

@@ -17,7 +17,10 @@ def main(folder: Path) -> None:
     os.write(1, f"{NOISE} on stdout\n".encode())
     os.write(2, f"{NOISE} on stderr\n".encode())
     plan = os.environ.get("PLANTED", "")
-    if plan == "crash":
+    if plan == "refuse-and-crash":
+        rows = [{"code": "UNSUPPORTED_NODE", "node": "Relu_0", "op_type": "Relu", "message": "false"}]
+        (folder / "result.json").write_text(json.dumps({"refused": rows}))
+    if plan in ("crash", "refuse-and-crash"):
         os.kill(os.getpid(), signal.SIGSEGV)
     if plan == "abort":
         os.write(2, b"F0000 00:00:00 shape.cc:1] Check failed: rank == 2\n*** stack of the compiler ***\n")

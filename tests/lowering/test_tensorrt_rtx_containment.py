@@ -84,6 +84,15 @@ def test_a_death_is_an_error_that_replays(
     assert error.details["replay"] in (error.next_step or "")
 
 
+def test_what_was_refused_before_it_died_is_the_error(build_with: Any, model: Model) -> None:
+    assert next(iter(model.graph)).name == "Relu_0"
+    error = caught(build_with, "refuse-and-crash")
+    assert error.code == "GO201"
+    assert error.details["unsupported"] == [
+        {"node": "Relu_0", "op_type": "Relu", "domain": "", "reason": "TensorRT-RTX does not support Relu"}
+    ]
+
+
 def test_chatter_is_not_heard(build_with: Any, capfd: pytest.CaptureFixture[str]) -> None:
     assert build_with().data == b"engine"
     assert capfd.readouterr() == ("", "")
