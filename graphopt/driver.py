@@ -240,14 +240,15 @@ def compile(
     Arguments are those of :func:`optimize`, and:
 
     Args:
-        target: ``cpu``, ``xla-cpu``, ``cuda``, ``tensorrt``, ``tpu``, ``tpu:v5p:4x4x4``, ….
+        target: ``cpu``, ``xla-cpu``, ``cuda``, ``tensorrt``, ``tensorrt-rtx:sm89,sm120``, ``xla-gpu:h100``,
+            ``tpu:v5p:4x4x4``, ….
         strict: refuse (PolicyError) rather than fall back to the CPU for a part of the model.
         tick: called with the seconds that a vendor's compiler has been running.
         timeout: seconds after which a vendor's compiler is stopped; an hour if not given.
         cache: whether the compile cache is used (see :mod:`graphopt.cache`).
 
-    A model with free dimensions is compiled per shape when it runs; ahead of time (``tpu``) every
-    dimension must be bound by `dims` or `shapes`.
+    A model with free dimensions is compiled per shape when it runs; ahead of time (``tpu``, ``xla-gpu``)
+    every dimension must be bound by `dims` or `shapes`.
     """
     chosen = Target.parse(target)
     _require_compiler(chosen)
