@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphopt import artifact
 from graphopt.errors import GraphoptError, LoweringError, PolicyError
-from graphopt.executable import Executable, versions
+from graphopt.executable import Executable, ReportDocument, versions
 from graphopt.ir import Model, TensorType
 from graphopt.target import Target
 from graphopt.transform import Report
@@ -55,7 +55,7 @@ def lower_xla(
     executable = Executable(
         target=target,
         model=model,
-        report=report.to_json(times=False),
+        report=ReportDocument(report.to_json(times=False)),
         manifest={
             "versions": versions("onnx", "onnx-ir", "jax", "jaxlib", _COMPILERS.get(target.kind, "jaxlib")),
             "pipeline": pipeline,
@@ -92,7 +92,7 @@ def find_host_nodes(
         GraphoptError: as :func:`lower_xla` does while it traces.
     """
     manifest = {"options": {"precision": precision, "strict": False}}
-    executable = Executable(target=target, model=model, report={}, manifest=manifest)
+    executable = Executable(target=target, model=model, report=ReportDocument(), manifest=manifest)
     _trace(executable)
     return executable.placement, executable.notes
 

@@ -30,6 +30,7 @@ from graphopt.target import Target
 from graphopt.transform import Exactness, Instrument, Observer, Pass, Pipeline, Report, Watch
 
 if TYPE_CHECKING:
+    from graphopt.reporting import Recall
     from graphopt.verification import VerifyReport
 
 VerifyMode = Literal["each", "end"]
@@ -40,15 +41,24 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
 @dataclasses.dataclass
 class Result:
-    """An optimised model and the report of what was done to it."""
+    """An optimised model and the report of what was done to it.
+
+    ``result.report("out.html")`` writes the report as a page that shows the graph pass by pass. For that
+    the pipeline runs again, unless a :class:`graphopt.viz.Timeline` was among the instruments.
+    """
 
     model: Model
     report: Report
     pipeline: str
+    recall: Recall | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def save(self, path: str | os.PathLike[str], **options: Any) -> None:
         """Write the model as ONNX (weights beside it when they are large)."""
         save(self.model, path, **options)
+
+    def _repr_html_(self) -> str:
+        text: str = importlib.import_module("graphopt.reporting").inline(self.model, self.recall)
+        return text
 
 
 class Progress(Instrument):
@@ -114,7 +124,8 @@ def optimize(
     if rule_limit is not None and rule_limit < 0:
         raise UsageError("GO701", "a limit is not negative", where="--rule-limit", found=rule_limit)
     _tell(say, "read the model")
-    work = prepare(
+    again = functools.partial(
+        prepare,
         source,
         target,
         level,
@@ -126,6 +137,7 @@ def optimize(
         keep_fp32=keep_fp32,
         data=data,
     )
+    work = again()
     watching: list[Instrument] = [*instruments, *([Progress(say)] if say else [])]
     run = functools.partial(
         work.pipeline.run,
@@ -138,7 +150,10 @@ def optimize(
         check_model(model)
     else:
         model, report = _verified_run(work, run, verify, None if reproducers is None else Path(reproducers))
-    return Result(model, report, str(work.pipeline))
+    reporting = importlib.import_module("graphopt.reporting")
+    recall = functools.partial(reporting.recall_run, again, report, model, instruments, rule_limit)
+    report.page = functools.partial(reporting.write_run, recall, target=target, precision=precision)
+    return Result(model, report, str(work.pipeline), recall)
 
 
 @dataclasses.dataclass
@@ -288,6 +303,7 @@ def compile(
         )
     else:
         executable = lower_onnxruntime(model, chosen, report, text, options, strict=strict, profiles=profiles)
+    executable.recall = result.recall
     executable.notes += [
         f"the pass {record.name} was rolled back, it changes results: {record.rolled_back}"
         for record in report.passes

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +24,8 @@ from graphopt.transform.pipeline import initializer_bytes
 
 if TYPE_CHECKING:
     from graphopt.lowering.xla.partition import Partition
+    from graphopt.reporting import Recall
+    from graphopt.verification import VerifyReport
 
 PROBE_BYTES = 1 << 30
 """Larger models are not loaded once more just to see whether ONNX Runtime survives it."""
@@ -35,6 +38,26 @@ class Session(Protocol):
         """The outputs by name."""
 
 
+class ReportDocument(dict[str, Any]):
+    """A report as JSON-ready data, which writes itself as a page when it is called with a path."""
+
+    make: Callable[..., str]
+
+    def __call__(self, path: str | os.PathLike[str], **details: Any) -> None:
+        """Write the HTML report to `path`.
+
+        Args:
+            details: what :meth:`Executable.page` takes.
+
+        Raises:
+            UsageError: GO701, the name does not end in ``.html``.
+            OutputError: GO111, the file cannot be written.
+        """
+        importlib.import_module("graphopt.reporting").write_page(
+            path, functools.partial(self.make, **details)
+        )
+
+
 @dataclasses.dataclass
 class Executable:
     """A compiled model.
@@ -42,7 +65,9 @@ class Executable:
     Attributes:
         target: what it was compiled for.
         model: the optimised graph.
-        report: what the pipeline did, as a JSON-ready dict (schema ``graphopt.report/1``).
+        report: what the pipeline did, as a JSON-ready dict (schema ``graphopt.report/1``); called with a
+            path, it writes an HTML page that shows the graph pass by pass, cycles and placement on it.
+            Of an executable that was loaded the page shows the model as it is.
         cost: cycles per node by the target compiler's estimate, what bounds each, padding and advice, as
             a dict; None where no such compiler ran.
         memory: device memory in bytes by use (``hbm`` is their sum, ``peak`` the most in use at once, by
@@ -59,7 +84,7 @@ class Executable:
 
     target: Target
     model: Model
-    report: dict[str, Any]
+    report: ReportDocument
     manifest: dict[str, Any]
     cost: dict[str, Any] | None = None
     memory: dict[str, Any] | None = None
@@ -70,8 +95,36 @@ class Executable:
     folder: Path | None = None
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     cache: dict[str, Any] | None = None
+    recall: Recall | None = dataclasses.field(default=None, repr=False, compare=False)
     _session: Session | None = dataclasses.field(default=None, repr=False)
     _scratch: tempfile.TemporaryDirectory[str] | None = dataclasses.field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.report.make = self.page
+
+    def page(self, *, title: str | None = None, verification: VerifyReport | None = None) -> str:
+        """The HTML report (see :attr:`report`).
+
+        Args:
+            title: the heading; the graph's name by default.
+            verification: what :func:`graphopt.verify` found, for a map of numeric errors.
+        """
+        reporting = importlib.import_module("graphopt.reporting")
+        options = self.manifest.get("options", {})
+        known = reporting.measured(
+            self.target,
+            self.cost,
+            self.placement,
+            options.get("precision"),
+            None if verification is None else verification.to_json(),
+        )
+        facts = [("target", str(self.target)), ("precision", options.get("precision", "fp32"))]
+        facts += [("dimensions", ", ".join(f"{n}={v}" for n, v in options.get("dims", {}).items()))]
+        recall = self.recall or functools.partial(reporting.as_it_is, self.model)
+        text: str = reporting.page(
+            recall, title=title, facts=[row for row in facts if row[1]], measured=known
+        )
+        return text
 
     @property
     def inputs(self) -> list[dict[str, Any]]:
@@ -205,7 +258,7 @@ class Executable:
         executable = cls(
             target=target,
             model=read(root / artifact.MODEL),
-            report=json.loads((root / "report.json").read_text(encoding="utf-8")),
+            report=ReportDocument(json.loads((root / "report.json").read_text(encoding="utf-8"))),
             manifest={
                 k: v
                 for k, v in manifest.items()

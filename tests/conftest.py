@@ -41,6 +41,7 @@ LEFT_OUT_OF_CHECK = {
     "tests/lowering/test_ops_signal.py",
     "tests/properties/test_exporter_graphs.py",
     "tests/properties/test_operator_fuzz.py",
+    "tests/viz/test_report_page.py",
 }
 
 

@@ -10,7 +10,7 @@ import typer
 from graphopt.cli import options, values
 from graphopt.cli.costs import cost_facts, show_cost
 from graphopt.cli.kernels import kernel_facts, show_kernels
-from graphopt.cli.optimize import dumps
+from graphopt.cli.optimize import check_report, dumps, show_passes, timelines
 from graphopt.cli.output import Output, clean, duration, shape, size
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def compile_model(
     timeout: options.Timeout = None,
     no_cache: options.NoCache = False,
     no_save: Annotated[bool, typer.Option("--no-save", help="Compile and report, write nothing.")] = False,
-    report: Annotated[bool, typer.Option("--report", help="Also show what every pass did.")] = False,
+    report: options.Report = None,
     json: options.Json = False,
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
@@ -69,9 +69,12 @@ def compile_model(
     }
     if destination is not None:
         artifact.check_output(destination)
+    if report:
+        check_report(report)
     executable = build(
         output,
         model,
+        report=report,
         target=chosen,
         precision=precision,
         keep_fp32=keep_fp32,
@@ -79,7 +82,7 @@ def compile_model(
         pipeline=pipeline,
         strict=strict,
         verify=verify,
-        instruments=dumps(dump),
+        instruments=[*dumps(dump), *timelines(report)],
         timeout=timeout,
         cache=not no_cache,
         save=destination,
@@ -87,17 +90,19 @@ def compile_model(
     )
     output.document("graphopt.compile/1", executable.to_json())
     show(output, executable, destination)
-    if report:
-        from graphopt.cli.optimize import show_passes
-
+    if report is not None:
         show_passes(output, executable.report)
+    if report:
+        output.line(f"wrote {clean(report)}")
     output.notes(executable.notes)
     remark = (executable.cache or {}).get("remark")
     output.notes([remark] if remark else [])
 
 
-def build(output: Output, model: str, *, save: Path | None = None, **arguments: Any) -> Executable:
-    """Compile `model` with progress shown; write it to `save`, if given."""
+def build(
+    output: Output, model: str, *, save: Path | None = None, report: str | None = None, **arguments: Any
+) -> Executable:
+    """Compile `model` with progress shown; write it to `save` and its page to `report`, if given."""
     from graphopt import driver
     from graphopt.cli.progress import Progress
 
@@ -106,6 +111,9 @@ def build(output: Output, model: str, *, save: Path | None = None, **arguments: 
         if save is not None:
             progress.say("write the artifact")
             executable.save(save)
+        if report:
+            progress.say("write the report")
+            executable.report(report, title=values.heading(model))
     return executable
 
 

@@ -159,8 +159,17 @@ def pipeline_settings(
 
 def default_folder(source: str, target: object) -> Path:
     """Where an artifact goes when nobody says: ``mnist.tpu-v5e`` in the current folder."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).stem).strip("-.") or "model"
-    return Path(f"{stem}.{re.sub(r'[^A-Za-z0-9._-]+', '-', str(target))}")
+    return Path(f"{file_stem(source)}.{re.sub(r'[^A-Za-z0-9._-]+', '-', str(target))}")
+
+
+def file_stem(source: str) -> str:
+    """The name of the file `source` without its suffix, with characters that any shell takes."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).stem).strip("-.") or "model"
+
+
+def heading(source: str) -> str:
+    """The name of the file or folder `source`, for a title."""
+    return Path(source).name or source
 
 
 def is_artifact(source: str) -> bool:
