@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from graphopt import artifact
-from graphopt.executable import Executable, versions
+from graphopt.executable import Executable, ReportDocument, versions
 from graphopt.ir import Model
 from graphopt.target import Target
 from graphopt.transform import Report
@@ -63,7 +63,7 @@ def lower_tensorrt_rtx(
     executable = Executable(
         target=target,
         model=model,
-        report=report.to_json(times=False),
+        report=ReportDocument(report.to_json(times=False)),
         manifest={
             "versions": versions("onnx", "onnx-ir", "tensorrt_rtx"),
             "pipeline": pipeline,

@@ -262,6 +262,12 @@ def test_operators_newer_than_the_parser_are_refused(monkeypatch: pytest.MonkeyP
     assert "opset 14" in str(error)
 
 
+def test_it_has_a_page_like_every_executable(tmp_path: Path) -> None:
+    executable = graphopt.compile(MNIST, "tensorrt-rtx:sm89", dims={"batch": (1, 4, 16)})
+    executable.report(tmp_path / "page.html")
+    assert "tensorrt-rtx:sm89" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
 def test_it_does_not_run_without_its_gpu() -> None:
     with pytest.raises(UnsupportedError, match="GO605") as error:
         compiled("yolo").run({})

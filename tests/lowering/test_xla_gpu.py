@@ -10,6 +10,7 @@ import pytest
 
 import graphopt
 from graphopt.errors import UnsupportedError
+from graphopt.executable import Executable, ReportDocument
 from graphopt.lowering.xla import aot, gpu_report
 from graphopt.lowering.xla.aot import Compiled
 from graphopt.lowering.xla.gpu_target import gpu_capability, gpu_names, target_config
@@ -128,6 +129,13 @@ def test_costs_are_laid_on_the_nodes() -> None:
     assert set(matmul["kernels"]) == {"product", "blas"}
     assert cost["launches"] == 4 + 5
     assert memory["hbm"] == 3 << 20
+
+
+def test_the_page_of_an_executable_maps_least_times() -> None:
+    cost, _, _ = report()
+    model = graphopt.load(TEXT)
+    page = Executable(TARGET, model, ReportDocument(), {"options": {}}, cost=cost).page()
+    assert "Least time" in page and "nothing for starting it" in page
 
 
 def test_programs_that_run_one_after_another_add_up() -> None:
