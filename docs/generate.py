@@ -27,7 +27,7 @@ from graphopt import errors, passes
 from graphopt.ir.opset import OLDEST_OPSET
 from graphopt.lowering.xla.ops import load_all
 from graphopt.passes import presets
-from graphopt.target import KINDS, Device, Target, devices
+from graphopt.target import CAPABILITIES, KINDS, Device, Target, devices
 from graphopt.transform import Pass
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -328,10 +328,14 @@ def targets_page() -> str:
     )
     for kind, title in (("tpu", "TPUs"), ("gpu", "GPUs")):
         text += f"\n## {title}\n\n" + table(head, [device_row(d) for d in devices(kind).values()])
-    return text
+    text += "\n## Compute capabilities\n\nWhat `tensorrt-rtx:CAPABILITY,…` builds engines for.\n\n"
+    return text + table(("capability", "GPUs"), [(f"`{name}`", gpus) for name, gpus in CAPABILITIES.items()])
 
 
-TARGET_EXAMPLES = [str(Target.parse(t)) for t in ("cpu", "xla-gpu:h100", "tpu:v5e", "tpu:v5p:4x4x4")]
+TARGET_EXAMPLES = [
+    str(Target.parse(t))
+    for t in ("cpu", "tensorrt-rtx:sm89,sm120", "xla-gpu:h100", "tpu:v5e", "tpu:v5p:4x4x4")
+]
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -386,6 +390,8 @@ def support_table() -> str:
         ),
         ("Passes", f"{len(passes.names())}, with {rules} rewrite rules ([catalogue](docs/passes.md))"),
         ("TPUs, compiled ahead of time", ", ".join(f"`tpu:{name}`" for name in devices("tpu"))),
+        ("GPUs, compiled ahead of time by XLA", ", ".join(f"`xla-gpu:{name}`" for name in devices("gpu"))),
+        ("Engines for GPUs, by TensorRT-RTX", ", ".join(f"`tensorrt-rtx:{name}`" for name in CAPABILITIES)),
         ("Other targets", ", ".join(f"`{k}`" for k in KINDS if k not in ("tpu", "tensorrt-rtx", "xla-gpu"))),
     ]
     return table(("what", "how much"), rows)

@@ -24,6 +24,8 @@ SCHEMA = "graphopt.artifact/1"
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 PROGRAM = "program.jaxexport"
+ENGINE, CONTEXT = "model.engine", "model_ctx.onnx"
+"""A TensorRT-RTX engine, and the ONNX model with an EPContext node that names it."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}\Z")
 _MAX_MANIFEST_BYTES = 256 << 20
 _CHUNK = 1 << 22

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from graphopt.analysis.padding import prove_padding
-from graphopt.build_xla import Say, begin, compile_tpu, trace
+from graphopt.build_xla import Say, begin, compile_ahead, trace
 from graphopt.errors import GraphoptError, UsageError
 from graphopt.executable import Executable
 from graphopt.ir import Model
@@ -28,6 +28,8 @@ MAX_BUCKETS = 64
 MAX_SIZE = 2**31 - 1
 Mode = Literal["pad", "exact"]
 MODES = ("pad", "exact")
+RANGED = ("tensorrt", "tensorrt-rtx")
+"""Targets whose optimisation profiles are ranges of sizes."""
 Dims = Mapping[str, "int | Sequence[int]"]
 
 
@@ -53,21 +55,21 @@ def split_dims(dims: Dims, target: Target) -> Sizes:
             raise UsageError("GO701", "a dimension is a positive number", where=where, found=given)
         if isinstance(given, int):
             sizes.fixed[name] = given
-        elif target.kind == "tensorrt" and isinstance(given, tuple) and len(given) == 3:
+        elif target.kind in RANGED and isinstance(given, tuple) and len(given) == 3:
             sizes.ranges[name] = SizeRange(*given)
         elif isinstance(given, SizeRange):
             raise UsageError(
                 "GO701",
                 "a range min:opt:max is for TensorRT profiles",
                 where=where,
-                expected="one size, or several for tpu and xla-cpu (1,8,32)",
+                expected="one size, or several for XLA's targets (1,8,32)",
             )
         elif not target.is_xla:
             raise UsageError(
                 "GO701",
-                "several sizes of a dimension (buckets) are for tpu and xla-cpu",
+                "several sizes of a dimension (buckets) are for XLA's targets: tpu, xla-cpu, xla-gpu",
                 where=where,
-                expected="one size" + (", or min:opt:max" if target.kind == "tensorrt" else ""),
+                expected="one size" + (", or min:opt:max" if target.kind in RANGED else ""),
             )
         elif max(several) > MAX_SIZE:
             raise UsageError("GO701", "no dimension is that large", where=where, found=max(several))
@@ -145,8 +147,7 @@ def lower_buckets(
         except GraphoptError as error:
             error.where = ", ".join(filter(None, (error.where, _spelled(sizes))))
             raise
-    if target.kind == "tpu":
-        compile_tpu(parts, say, compiler or {})
+    compile_ahead(parts, say, compiler or {})
     _gather(whole, buckets, combinations, [part for part, _ in parts])
     return whole
 
@@ -164,6 +165,7 @@ def _gather(
         row |= {key: part.manifest[key] for key in ("transfers",) if key in part.manifest}
         rows.append(row)
     whole.cost, whole.memory, whole.placement = largest.cost, largest.memory, largest.placement
+    whole.kernels = largest.kernels
     whole.manifest |= {
         key: largest.manifest[key] for key in ("compiler", "transfers") if key in largest.manifest
     }

@@ -1,4 +1,4 @@
-"""Build the executable for ``xla-cpu`` and ``tpu``: StableHLO, and for TPUs the real executable."""
+"""Build the executable for ``xla-cpu``, ``xla-gpu`` and ``tpu``: StableHLO, and the devices' executables."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ MAX_REASON = 240
 
 MAX_LISTED = 5
 
+_COMPILERS = {"tpu": "libtpu", "xla-gpu": "jax-cuda13-plugin"}
+
 Say = Callable[[str, int, int], None] | None
 
 
@@ -38,14 +40,14 @@ def lower_xla(
     say: Say = None,
     compiler: Mapping[str, Any] | None = None,
 ) -> Executable:
-    """The executable for ``xla-cpu`` and ``tpu``: StableHLO, and for TPUs the real executable.
+    """The executable for ``xla-cpu``, ``xla-gpu`` and ``tpu``: StableHLO, and the devices' own executables.
 
     Nodes that XLA cannot express run on the host, in segments between those of XLA; ``placement``
     lists them.
 
     Args:
-        compiler: how the TPU compiler is run: ``timeout_s``, ``cache``, ``tick`` and the like, as
-            :func:`graphopt.lowering.xla.aot.compile_for_tpu` takes them.
+        compiler: how the device's compiler is run: ``timeout_s``, ``cache``, ``tick`` and the like, as
+            :func:`graphopt.lowering.xla.aot.compile_program` takes them.
 
     Raises:
         LoweringError: GO201, an operator that nothing here knows.
@@ -55,8 +57,7 @@ def lower_xla(
     if say is not None:
         say("trace the XLA program", 0, 0)
     programs = trace(executable)
-    if target.kind == "tpu":
-        compile_tpu([(executable, programs)], say, compiler or {})
+    compile_ahead([(executable, programs)], say, compiler or {})
     return executable
 
 
@@ -69,7 +70,7 @@ def begin(
         model=model,
         report=ReportDocument(report.to_json(times=False)),
         manifest={
-            "versions": versions("onnx", "onnx-ir", "jax", "jaxlib", "libtpu"),
+            "versions": versions("onnx", "onnx-ir", "jax", "jaxlib", _COMPILERS.get(target.kind, "jaxlib")),
             "pipeline": pipeline,
             "options": dict(options),
             "exactness": report.exactness.value,
@@ -119,7 +120,7 @@ def _trace(executable: Executable) -> dict[str, Exported]:
         try:
             exported, constraints = export.export_model(model, precision=options["precision"])
         except export.NotPortable as error:
-            if executable.target.kind == "tpu":
+            if executable.target.is_ahead_of_time:
                 raise
             _note_refusal(executable, error)
             return {}
@@ -130,7 +131,7 @@ def _trace(executable: Executable) -> dict[str, Exported]:
                 executable.notes.append(f"the portable program holds for {', '.join(constraints)}")
             return {artifact.PROGRAM: exported}
     if not _shapes_known(model):
-        if executable.target.kind == "tpu" and refused is not None:
+        if executable.target.is_ahead_of_time and refused is not None:
             raise refused
         _place(executable, partition.host_rows(model, on_host))
         if refused is not None:
@@ -149,17 +150,17 @@ def _trace_segments(executable: Executable) -> dict[str, Exported]:
     try:
         cut: Partition = session.cut_for(model, shapes, {}, precision)
     except LoweringError as error:  # the value of an input must be known first
-        if executable.target.kind == "tpu" or not getattr(error, "inputs", None):
+        if executable.target.is_ahead_of_time or not getattr(error, "inputs", None):
             raise
         _note_refusal(executable, error)
         return {}
     _place(executable, cut.host)
     executable.manifest["transfers"] = cut.transfers()
     segments = [s for s in cut.segments if s.where == "xla"]
-    if executable.target.kind == "tpu" and not segments:
+    if executable.target.is_ahead_of_time and not segments:
         raise LoweringError(
             "GO201",
-            "no node of the model can run on a TPU",
+            f"no node of the model can run on a {'TPU' if executable.target.kind == 'tpu' else 'GPU'} by XLA",
             found=_listed(executable.placement, "are for the host"),
             next_step="The targets cpu, cuda and tensorrt run it.",
         )
@@ -169,7 +170,7 @@ def _trace_segments(executable: Executable) -> dict[str, Exported]:
             for i, segment in enumerate(segments)
         }
     except export.NotPortable as error:
-        if executable.target.kind == "tpu":
+        if executable.target.is_ahead_of_time:
             raise
         _note_refusal(executable, error)
         return {}
@@ -211,26 +212,30 @@ def _shapes_known(model: Model) -> bool:
     )
 
 
-def compile_tpu(
+def compile_ahead(
     parts: Sequence[tuple[Executable, Mapping[str, Exported]]], say: Say, settings: Mapping[str, Any]
 ) -> None:
-    """Compile the programs of some executables with the TPU compiler, as many at once as `settings` says.
+    """Compile the programs of some executables for the device that they are for, if it is not this machine.
 
-    The time that each executable notes is that of all.
+    As many compilers run at once as `settings` says; the time that each executable notes is that of all.
 
     Args:
         settings: ``jobs`` (compilers at once; by default one for each processor), ``tick``, and what
             :func:`graphopt.lowering.xla.aot.compile_for_tpu` takes.
     """
+    target = parts[0][0].target
+    if not target.is_ahead_of_time:
+        return
     aot = importlib.import_module("graphopt.lowering.xla.aot")
-    if not aot.tpu_compiler_installed():
+    if target.kind == "tpu" and not aot.tpu_compiler_installed():
         for executable, _ in parts:
             executable.notes.append(
                 "the TPU compiler (libtpu) is not installed: this artifact holds the portable program only, "
                 "with no TPU executable and no cycles; pip install 'graphopt[tpu]' and compile again"
             )
         return
-    stage = "compile with the TPU compiler"
+    compile_one = aot.compile_for_tpu if target.kind == "tpu" else aot.compile_for_gpu
+    stage = f"compile with {'the TPU compiler' if target.kind == 'tpu' else 'XLA:GPU'}"
     count = sum(len(programs) for _, programs in parts)
     if say is not None:
         say(stage, 0, count if count > 1 else 0)
@@ -243,9 +248,7 @@ def compile_tpu(
 
         def compiled(tick: Tick) -> Compiled:
             try:
-                found: Compiled = aot.compile_for_tpu(
-                    exported.data, executable.target, about=about, tick=tick, **rest
-                )
+                found: Compiled = compile_one(exported.data, target, about=about, tick=tick, **rest)
             except GraphoptError as error:
                 if len(parts) > 1:
                     error.where = ", ".join(filter(None, (error.where, about["dims"])))
@@ -268,16 +271,13 @@ def compile_tpu(
 
 
 def _keep(executable: Executable, compiled: Mapping[str, Compiled]) -> None:
-    """Put what the TPU compiler made into the executable, with its figures."""
-    report = importlib.import_module("graphopt.lowering.xla.report")
-    model, target, options = executable.model, executable.target, executable.manifest["options"]
-    reports = {}
+    """Put what the device's compiler made into the executable, with its figures."""
+    kind = "tpu" if executable.target.kind == "tpu" else "gpu"
     for name, part in compiled.items():
         prefix = "" if name == artifact.PROGRAM else f"{name}."
-        executable.files[f"{prefix}tpu.executable"] = part.executable
-        executable.files[f"{prefix}tpu.hlo.txt"] = part.hlo.encode()
-        reports[name] = report.compiled_report(part, model, target, options)
-    executable.cost, executable.memory = report.combined(reports)
+        executable.files[f"{prefix}{kind}.executable"] = part.executable
+        executable.files[f"{prefix}{kind}.hlo.txt"] = part.hlo.encode()
+    (_report_tpu if kind == "tpu" else _report_gpu)(executable, compiled)
     parts = list(compiled.values())
     executable.cache = {
         "hit": all(c.cached for c in parts),
@@ -288,7 +288,24 @@ def _keep(executable: Executable, compiled: Mapping[str, Compiled]) -> None:
         "topology": parts[0].topology,
         "device_kind": parts[0].device_kind,
     }
+
+
+def _report_tpu(executable: Executable, compiled: Mapping[str, Compiled]) -> None:
+    report = importlib.import_module("graphopt.lowering.xla.report")
+    model, target, options = executable.model, executable.target, executable.manifest["options"]
+    reports = {name: report.compiled_report(part, model, target, options) for name, part in compiled.items()}
+    executable.cost, executable.memory = report.combined(reports)
     executable.notes.append("there is no TPU here: it runs on XLA:CPU")
+
+
+def _report_gpu(executable: Executable, compiled: Mapping[str, Compiled]) -> None:
+    report = importlib.import_module("graphopt.lowering.xla.gpu_report")
+    model, target, options = executable.model, executable.target, executable.manifest["options"]
+    reports = {name: report.gpu_report(part, model, target, options) for name, part in compiled.items()}
+    executable.cost, executable.memory, executable.kernels = report.combined_gpu(reports)
+    executable.notes.append(
+        f"compiled for {target.device} without one: no kernel was tuned by timing it, and it was not run here"
+    )
 
 
 def describe_compile(model: Model, pipeline: str, options: Mapping[str, Any]) -> dict[str, str]:

@@ -19,9 +19,10 @@ import onnx_ir.passes
 from graphopt.artifact import is_artifact
 from graphopt.build_buckets import MODES, Mode, lower_buckets, plan_buckets, split_dims
 from graphopt.build_onnxruntime import lower_onnxruntime
+from graphopt.build_tensorrt_rtx import lower_tensorrt_rtx
 from graphopt.build_xla import lower_xla
 from graphopt.dimensions import Dims, bind_sizes, binding_passes, require_static
-from graphopt.errors import AccuracyError, FeedError, UnsupportedError, UsageError
+from graphopt.errors import AccuracyError, FeedError, UsageError
 from graphopt.executable import Executable
 from graphopt.ir import Model
 from graphopt.ir.bind import bind_constants
@@ -258,7 +259,8 @@ def compile(
     Arguments are those of :func:`optimize`, and:
 
     Args:
-        target: ``cpu``, ``xla-cpu``, ``cuda``, ``tensorrt``, ``tpu``, ``tpu:v5p:4x4x4``, ….
+        target: ``cpu``, ``xla-cpu``, ``cuda``, ``tensorrt``, ``tensorrt-rtx:sm89,sm120``, ``xla-gpu:h100``,
+            ``tpu:v5p:4x4x4``, ….
         strict: refuse (PolicyError) rather than fall back to the CPU for a part of the model.
         tick: called with the seconds that a vendor's compiler has been running.
         timeout: seconds after which a vendor's compiler is stopped; an hour if not given.
@@ -269,16 +271,11 @@ def compile(
             have one of the sizes.
         jobs: compilers that run at once; as many as there are processors if not given.
 
-    A model with free dimensions is compiled per shape when it runs; ahead of time (``tpu``) every
-    dimension must be bound by `dims` or `shapes`.
+    A model with free dimensions is compiled per shape when it runs; ahead of time (``tpu``, ``xla-gpu``)
+    every dimension must be bound by `dims` or `shapes`.
     """
     chosen = Target.parse(target)
-    if chosen.kind in ("tensorrt-rtx", "xla-gpu"):
-        raise UnsupportedError(
-            "GO207",
-            f"the target {chosen.kind} is not built yet",
-            next_step="The targets cuda and tensorrt cover NVIDIA GPUs through ONNX Runtime.",
-        )
+    _require_compiler(chosen)
     if precision not in (None, *PRECISIONS):
         raise UsageError("GO701", "unknown precision", found=repr(precision), expected=", ".join(PRECISIONS))
     if buckets not in MODES:
@@ -305,10 +302,21 @@ def compile(
         "dims": dict(sorted(static.items())) | {name: list(several) for name, several in sizes.items()},
         "strict": strict,
     }
+    compiler = {"tick": tick, "timeout_s": timeout, "cache": cache}
     if chosen.is_xla:
-        compiler = {"tick": tick, "timeout_s": timeout, "cache": cache, "jobs": jobs}
         planned = plan_buckets(result.model, sizes, buckets) if sizes else None
-        executable = _lower_xla(result, chosen, planned, options, compiler, say)
+        executable = _lower_xla(result, chosen, planned, options, {**compiler, "jobs": jobs}, say)
+    elif chosen.kind == "tensorrt-rtx":
+        executable = lower_tensorrt_rtx(
+            result.model,
+            chosen,
+            result.report,
+            result.pipeline,
+            options,
+            profiles=profiles,
+            say=say,
+            compiler=compiler,
+        )
     else:
         executable = lower_onnxruntime(
             result.model, chosen, result.report, result.pipeline, options, strict=strict, profiles=profiles
@@ -331,13 +339,21 @@ def _lower_xla(
     say: Callable[[str, int, int], None] | None,
 ) -> Executable:
     model, report, text = result.model, result.report, result.pipeline
-    if target.kind == "tpu":
+    if target.is_ahead_of_time:
         require_static(model if buckets is None else bind_sizes(model, buckets.largest))
     if buckets is None:
         return lower_xla(model, target, report, text, options, say=say, compiler=compiler)
     return lower_buckets(
         model, buckets, bind_sizes, target, report, text, options, say=say, compiler=compiler
     )
+
+
+def _require_compiler(target: Target) -> None:
+    """Raise UnsupportedError (GO207) before the work of all passes where nothing comes of it."""
+    if target.kind == "tensorrt-rtx":
+        importlib.import_module("graphopt.lowering.tensorrt_rtx.build").require_installed()
+    if target.kind == "xla-gpu":
+        importlib.import_module("graphopt.lowering.xla.aot").require_gpu_compiler()
 
 
 def calibration_feeds(data: Data, model: Model) -> list[dict[str, Any]]:
@@ -384,7 +400,8 @@ def load_artifact(folder: str | os.PathLike[str]) -> Executable:
     """The executable in an artifact's folder, after all of its files were checked.
 
     A TPU artifact runs on XLA:CPU where there is no TPU, a CUDA one on ONNX Runtime's CPU provider
-    where there is no GPU; ``notes`` says so.
+    where there is no GPU; ``notes`` says so. An engine of TensorRT-RTX and a program of ``xla-gpu`` run on
+    a GPU only (GO605).
     """
     return Executable.load(folder)
 

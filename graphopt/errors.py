@@ -49,6 +49,7 @@ CODES: dict[str, str] = {
     "GO602": "the artifact is corrupt or was changed after it was written",
     "GO603": "a feed does not match the model's inputs",
     "GO604": "the runtime failed",
+    "GO605": "what the artifact needs to run is not on this machine",
     # 7xx: usage
     "GO701": "a command-line or API argument is wrong",
     "GO702": "an unknown target",

@@ -73,6 +73,9 @@ class Executable:
             a dict; None where no such compiler ran.
         memory: device memory in bytes by use (``hbm`` is their sum, ``peak`` the most in use at once, by
             the tensors in ``alive_at_peak``); None where no compiler ran.
+        kernels: what the target's compiler made, in the order in which it runs: each with its ``name``,
+            ``kind``, the ``nodes`` of `model` that it computes and their ``origins``; empty where the
+            compiler does not say.
         placement: what would not run on the target's accelerator, and why.
         notes: everything a user should know: what was not done, what runs elsewhere.
         manifest: the rest of what the artifact records. Under ``buckets`` the sizes that there are programs
@@ -87,6 +90,7 @@ class Executable:
     manifest: dict[str, Any]
     cost: dict[str, Any] | None = None
     memory: dict[str, Any] | None = None
+    kernels: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     placement: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     files: dict[str, bytes] = dataclasses.field(default_factory=dict)
@@ -151,8 +155,22 @@ class Executable:
     def session(self, **options: Any) -> Session:
         """The session that :meth:`run` uses, made on first use. Its fallbacks are added to ``notes``."""
         if self._session is None or options:
-            self._session = self._xla_session() if self.target.is_xla else self._ort_session(options)
+            if self.target.kind == "tensorrt-rtx":
+                self._session = self._engine_session()
+            else:
+                self._session = self._xla_session() if self.target.is_xla else self._ort_session(options)
         return self._session
+
+    def _engine_session(self) -> Session:
+        runtime = importlib.import_module("graphopt.runtime.tensorrt_rtx")
+        runtime.require_device(self.target.capabilities)
+        if self.folder is None:  # the provider reads the engine from a file beside the model
+            if self._scratch is None:
+                self._scratch = tempfile.TemporaryDirectory(prefix="graphopt-engine-")
+            for name in (artifact.ENGINE, artifact.CONTEXT):
+                (Path(self._scratch.name) / name).write_bytes(self.files[name])
+        folder = self.folder or Path(self._scratch.name if self._scratch else "")
+        return runtime.open_engine(folder / artifact.CONTEXT)  # type: ignore[no-any-return]
 
     def _ort_session(self, options: Mapping[str, Any]) -> Session:
         ort = importlib.import_module("graphopt.runtime.ort")
@@ -172,6 +190,8 @@ class Executable:
         options = self.manifest["options"]
         programs = [(shapes, self.files[name]) for name, shapes in self._programs() if name in self.files]
         specs = xla.feed_specs(self.model, self.inputs)
+        if self.target.kind == "xla-gpu":
+            importlib.import_module("graphopt.runtime.xla").require_gpu()
         session: Session = xla.open_xla_session(
             self.model,
             specs=specs,
@@ -179,6 +199,7 @@ class Executable:
             exported=lambda shapes: next((data for each, data in programs if each == shapes), None),
             partitioned=bool(self.placement),
             strict=bool(options.get("strict")),
+            platform="cuda" if self.target.kind == "xla-gpu" else "cpu",
             on_partition=note,
         )
         if self.buckets is None:
@@ -255,6 +276,7 @@ class Executable:
             "outputs": self.outputs,
             "cost": self.cost,
             "memory": self.memory,
+            "kernels": self.kernels,
             "placement": self.placement,
             "notes": self.notes,
         }
@@ -284,12 +306,14 @@ class Executable:
                     "outputs",
                     "cost",
                     "memory",
+                    "kernels",
                     "placement",
                     "notes",
                 )
             },
             cost=manifest.get("cost"),
             memory=manifest.get("memory"),
+            kernels=list(manifest.get("kernels") or []),
             placement=list(manifest.get("placement") or []),
             notes=list(manifest.get("notes") or []),
             files={
@@ -315,6 +339,7 @@ class Executable:
             "report": self.report,
             "cost": self.cost,
             "memory": self.memory,
+            "kernels": self.kernels,
             "placement": self.placement,
             "notes": self.notes,
             "artifact": None if self.folder is None else str(self.folder),

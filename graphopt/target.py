@@ -23,6 +23,18 @@ KINDS: dict[str, str] = {
 }
 
 
+CAPABILITIES: dict[str, str] = {
+    "sm75": "Turing: RTX 20, T4; no bfloat16, no float32 matrix products",
+    "sm80": "Ampere: A100, A30",
+    "sm86": "Ampere: RTX 30, A10, A40",
+    "sm89": "Ada: RTX 40, L4, L40",
+    "sm120": "Blackwell: RTX 50, RTX PRO 6000",
+    "sm121": "Blackwell: GB10",
+}
+"""Compute capabilities that TensorRT-RTX builds for (1.7), with GPUs that have them.
+Source: NVIDIA, TensorRT-RTX support matrix, and the CUDA GPUs page."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Device:
     """One accelerator chip, from the device table (``devices.toml``, which names its sources).
@@ -93,6 +105,11 @@ class Target:
         """Whether the XLA lowering serves this target (else ONNX Runtime and TensorRT do)."""
         return self.kind in ("xla-cpu", "xla-gpu", "tpu")
 
+    @property
+    def is_ahead_of_time(self) -> bool:
+        """Whether XLA compiles for it here, once and for fixed shapes, for a device that need not be here."""
+        return self.kind in ("xla-gpu", "tpu")
+
     @classmethod
     def parse(cls, text: str | Target) -> Target:
         """The target that `text` names. Raises UsageError (GO702) with the choices."""
@@ -131,11 +148,16 @@ def _parse_tpu(rest: str) -> Target:
 
 
 def _capabilities(text: str) -> tuple[str, ...]:
-    names = tuple(part.strip() for part in text.split(",") if part.strip()) or ("sm89",)
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip())) or ("sm89",)
     for name in names:
-        if not re.fullmatch(r"sm\d{2,3}", name):
+        if name not in CAPABILITIES:
             raise UsageError(
-                "GO702", "a compute capability is written like sm89", where="tensorrt-rtx", found=repr(name)
+                "GO702",
+                "TensorRT-RTX builds for no such compute capability",
+                where="tensorrt-rtx",
+                found=repr(name),
+                expected=f"one of {', '.join(CAPABILITIES)}",
+                next_step="The targets tensorrt and xla-gpu serve data-centre GPUs too.",
             )
     return names
 

@@ -30,6 +30,7 @@ def open_xla_session(
     exported: Callable[[Mapping[str, Any]], bytes | None] | None = None,
     partitioned: bool = False,
     strict: bool = False,
+    platform: str = "cpu",
     on_partition: Note | None = None,
 ) -> XlaSession:
     """A session for `model` as it is, compiled for each combination of shapes that it meets.
@@ -38,6 +39,7 @@ def open_xla_session(
         exported: gives the portable program for inputs of exactly these shapes, if there is one.
         partitioned: whether it is known already that nodes run on the host.
         strict: refuse to run nodes on the host: the error that would send them there is raised.
+        platform: the JAX platform to run on.
         on_partition: is told each partition that is made.
     """
     runtime = importlib.import_module("graphopt.runtime.xla")
@@ -74,6 +76,7 @@ def open_xla_session(
         takes=frozenset(v.name or "" for v in model.graph.inputs if program.xla_holds(v)),
         plan_for=None if strict else plan_for,
         partitioned=partitioned,
+        platform=platform,
         defaults=default_feeds(model),
     )
     return session

@@ -89,12 +89,14 @@ class NarrowFloat(CalibratedPass):
             normalizations of what is narrow already, and tables of embeddings.
         keep: nodes whose name matches this regular expression keep float32.
         room: how many times larger than observed numbers may get (with calibration feeds).
+        wide-ops: operators, separated by spaces, that keep float32: the target has no such type for them.
     """
 
     to: str = "bf16"
     keep: str | None = None
     room: float = 2.0
     wide_inside: bool = False
+    wide_ops: str | None = None
 
     exactness = Exactness.LOSSY
 
@@ -130,7 +132,8 @@ class NarrowFloat(CalibratedPass):
         """Decide node by node in graph order, bodies before the node that holds them."""
         keep = re.compile(self.keep) if self.keep else None
         seen = _by_value(model, ranges) if ranges is not None and self.to == "fp16" else None
-        return _Narrowing(model, TYPES[self.to], keep, seen, self.room, self.wide_inside).run()
+        wide_ops = frozenset((self.wide_ops or "").split())
+        return _Narrowing(model, TYPES[self.to], keep, seen, self.room, self.wide_inside, wide_ops).run()
 
 
 def _by_value(model: Model, ranges: Ranges) -> dict[Value, ValueRange]:
@@ -149,6 +152,7 @@ class _Narrowing:
         seen: dict[Value, ValueRange] | None,
         room: float,
         wide_inside: bool,
+        wide_ops: frozenset[str],
     ) -> None:
         self.model = model
         self.narrow = narrow
@@ -156,6 +160,7 @@ class _Narrowing:
         self.seen = seen
         self.room = room
         self.wide_inside = wide_inside
+        self.wide_ops = wide_ops
         self.changes = Changes()
         self.retyper = Retyper(model, DataType.FLOAT, narrow, self._convert)
         self._fits: dict[Value, str | None] = {}
@@ -197,6 +202,8 @@ class _Narrowing:
         """Why `node` keeps float32; "" where there was nothing to gain."""
         if self.keep is not None and self.keep.search(node.name or ""):
             return "kept by name"
+        if node.op_type in self.wide_ops:
+            return f"the target has no {self.narrow.name} for {node.op_type}"
         if node.op_type in SENSITIVE and not (self.wide_inside and node.op_type in WIDE_INSIDE):
             return f"{node.op_type} is sensitive to precision"
         if not operands.allows(self.narrow):

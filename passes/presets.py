@@ -102,6 +102,12 @@ measured to help, or to cost nothing.
 Without a target they are standard ones still, in the spelling that ONNX Runtime's CPU provider runs fastest:
 it is where such a model is most likely to run."""
 
+TENSORRT_RTX_WIDE = {
+    "fp16": ("Celu",),
+    "bf16": ("Celu", "ConvTranspose", "GRU", "HardSwish", "LpNormalization", "Mish"),
+}
+"""What TensorRT-RTX (1.7) takes in float32, but refuses in the narrow type: its parser, or its builder."""
+
 UNSIGNED = ("select-unsigned-quantization", "move-quantization")
 """At level 3 for ONNX Runtime's CPU provider: half the time of networks quantised to int8. By the standard
 no number changes, but ONNX Runtime fuses more, and its integer kernels round some by one step otherwise."""
@@ -185,10 +191,12 @@ def _attention(target: Target | None) -> list[str]:
 def _precision(target: Target | None, precision: str | None, keep_fp32: str | None, level: int) -> list[str]:
     steps = []
     if precision in ("bf16", "fp16"):
-        if target is not None and target.is_xla:
+        if target is not None and (target.is_xla or target.kind == "tensorrt-rtx"):
             steps.append("upgrade-opset{to=22}")  # from here on Conv and its like take bfloat16
         keep = f" keep={_quoted(keep_fp32)}" if keep_fp32 else ""
         wide = " wide-inside=true" if target is not None and target.is_xla else ""
+        if target is not None and target.kind == "tensorrt-rtx":
+            wide = f' wide-ops="{" ".join(TENSORRT_RTX_WIDE[precision])}"'
         steps.append(f"narrow-float{{to={precision}{wide}{keep}}}")
     if level >= 1 and target is not None and target.kind == "tpu":
         # A TPU has no 64-bit integers: the compiler would emulate index arithmetic in pairs.

@@ -91,8 +91,8 @@ def _check_target(model: Model, target: Target, precision: str | None, strict: b
         "placement": None,
         "notes": [],
     }
-    if target.kind in ("tensorrt-rtx", "xla-gpu"):
-        return {**finding, "ok": False, "notes": [f"the target {target.kind} is not built yet"]}
+    if target.kind == "tensorrt-rtx":
+        return _check_tensorrt_rtx(finding, model, target)
     if target.is_xla:
         return _check_xla(finding, model, target, precision, strict)
     placement = importlib.import_module("graphopt.lowering.cuda.placement")
@@ -100,6 +100,24 @@ def _check_target(model: Model, target: Target, precision: str | None, strict: b
     summary = placement.summarize(model, rows).to_json()
     away = [r.to_json() for r in rows if r.kind == "fallback"]
     return {**finding, "ok": not (strict and away), "placement": summary, "fallbacks": away}
+
+
+def _check_tensorrt_rtx(finding: dict[str, Any], model: Model, target: Target) -> dict[str, Any]:
+    """What its own parser says; where it is not installed, what the table of its operators does."""
+    build = importlib.import_module("graphopt.lowering.tensorrt_rtx.build")
+    if not build.installed():
+        table = importlib.import_module("graphopt.lowering.cuda.tensorrt")
+        rows = table.unsupported(model)
+        note = f"by a table, TensorRT-RTX itself is not installed: {build.INSTALL}"
+        return {**finding, "ok": not rows, "complete": False, "unsupported": rows, "notes": [note]}
+    try:
+        build.check_parser(model, target)
+    except GraphoptError as error:
+        rows = (error.details or {}).get("unsupported")
+        found = {"unsupported": rows} if rows else {"error": error.to_json()}
+        return {**finding, "ok": False, **found}
+    note = "the parser takes it whole; whether kernels exist for these GPUs shows when it is compiled"
+    return {**finding, "notes": [note]}
 
 
 def _check_xla(
@@ -114,7 +132,7 @@ def _check_xla(
             if not isinstance(d, int)
         }
     )
-    if target.kind == "tpu" and (free or any(v.shape is None for v in model.graph.inputs)):
+    if target.is_ahead_of_time and (free or any(v.shape is None for v in model.graph.inputs)):
         flags = " ".join(f"--dim {name}=8" for name in free)
         why = f"bind the free dimensions to know more: {flags}" if free else "an input has no declared shape"
         finding |= {"complete": False, "notes": [why]}

@@ -9,6 +9,7 @@ import typer
 
 from graphopt.cli import options, values
 from graphopt.cli.costs import cost_facts, show_buckets, show_cost
+from graphopt.cli.kernels import kernel_facts, show_kernels
 from graphopt.cli.optimize import check_report, dumps, show_passes, timelines
 from graphopt.cli.output import Output, clean, duration, shape, size
 
@@ -54,7 +55,7 @@ def compile_model(
     """Compile a model for a target and write the artifact.
 
     For TPUs the vendor's compiler runs here, without the hardware, and the cycles that it estimates
-    are laid on the model's nodes.
+    are laid on the model's nodes. For GPUs (tensorrt-rtx, xla-gpu) so are the kernels that are made.
     """
     output = Output(json, verbose, quiet)
     from graphopt import artifact
@@ -139,10 +140,13 @@ def show(output: Output, executable: Executable, folder: Path | None) -> None:
             ("compiler", _compiler(executable.manifest)),
             ("buckets", _buckets(executable)),
             *([] if rows else cost_facts(executable.target, executable.cost, executable.memory)),
+            *kernel_facts(executable.kernels),
         ]
     )
     show_buckets(output, executable.target, rows)
     show_cost(output, executable.cost, executable.memory)
+    if executable.cost is None:
+        show_kernels(output, executable.kernels)
     show_placement(output, executable.placement)
     if folder is not None:
         output.line()
@@ -177,7 +181,9 @@ def _times(seconds: dict[str, float], *, cached: bool) -> str:
 
 def _compiler(manifest: dict[str, Any]) -> str | None:
     found = manifest.get("compiler")
-    return f"{found['name']} for {found['device_kind']}, {found['topology']}" if found else None
+    if not found:
+        return None
+    return f"{found['name']} for " + ", ".join(filter(None, (found["device_kind"], found["topology"])))
 
 
 def show_placement(output: Output, placement: list[dict[str, Any]], *, listed: int = 0) -> None:

@@ -79,6 +79,8 @@ def _memory(memory: dict[str, Any], device: Device | None) -> str:
     parts = [
         f"{name} {size(memory[key])}"
         for name, key in (
+            ("weights", "weights"),
+            ("activations", "activations"),
             ("arguments", "argument"),
             ("outputs", "output"),
             ("temporaries", "temp"),
@@ -90,6 +92,9 @@ def _memory(memory: dict[str, Any], device: Device | None) -> str:
 
 
 def _estimate(cost: dict[str, Any], device: Device | None) -> str:
+    if cost.get("kind") == "roofline":
+        launches = f"{cost['launches']} kernel launches"
+        return f"at least {duration(cost['seconds'])} in {launches} ({cost['source']})"
     total, clock = cost["total_cycles"], device.clock_hz if device else None
     if not clock:
         time = ", no published clock to time them"
@@ -111,6 +116,9 @@ def _bound(cost: dict[str, Any]) -> str | None:
 
 
 def _show_nodes(output: Output, cost: dict[str, Any]) -> None:
+    if cost.get("kind") == "roofline":
+        _show_roofline(output, cost)
+        return
     shown = cost["nodes"][:TOP]
     merged = any(_origins(row["origins"], row["node"]) for row in shown)
     rows = [
@@ -136,6 +144,29 @@ def _show_nodes(output: Output, cost: dict[str, Any]) -> None:
     total, spent = cost["total_cycles"], cost.get("unattributed_cycles")
     if total and spent:
         output.line(f"{spent:,.0f} cycles ({spent / total:.1%}) belong to no node: copies, transfers, layout")
+
+
+def _show_roofline(output: Output, cost: dict[str, Any]) -> None:
+    """The nodes whose kernels need longest at the device's peaks."""
+    rows = [
+        (
+            row["node"],
+            row["op_type"],
+            _origins(row["origins"], row["node"]),
+            duration(row["seconds"]),
+            f"{row['share']:.1%}",
+            size(row["hbm_bytes"]),
+            len(row["kernels"]),
+            bar(row["share"]),
+        )
+        for row in cost["nodes"][:TOP]
+    ]
+    if rows:
+        output.table(
+            ["node", "op", "stands for", ">least time", ">share", ">moved", ">kernels", ""],
+            rows,
+            title=f"dearest {len(rows)} of {len(cost['nodes'])} nodes, by their kernels' least time",
+        )
 
 
 def _show_alive(output: Output, memory: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ def doctor(*, json: options.Json = False, verbose: options.Verbose = 0, quiet: o
         progress.say("load ONNX Runtime and JAX in child processes")
         findings += [_loads("onnxruntime", _ORT_PROBE), _loads("jax", _JAX_PROBE)]
         progress.say("look at devices")
-        findings += [tpu_compiler(), *_devices(), memory(), disk()]
+        findings += [tpu_compiler(), *gpu_compilers(), *_devices(), memory(), disk()]
     broken = any(f["status"] == "broken" for f in findings)
     output.document("graphopt.doctor/1", {"ok": not broken, "findings": findings})
     output.table(
@@ -155,6 +155,29 @@ def tpu_compiler() -> Finding:
             advice="pip install 'graphopt[tpu]' compiles for TPUs here.",
         )
     return _finding("TPU compiler", "ok", f"libtpu {importlib.metadata.version('libtpu')}")
+
+
+def gpu_compilers() -> list[Finding]:
+    """The compilers for NVIDIA GPUs that work without one; with one, also what runs engines on it."""
+    from graphopt import platforms
+
+    found = [
+        _optional("TensorRT-RTX", "tensorrt_rtx", "graphopt[tensorrt-rtx]", "builds engines with no GPU."),
+        _optional("XLA:GPU", "jax-cuda13-plugin", "graphopt[xla-gpu]", "compiles for GPUs with none."),
+    ]
+    if platforms.has_nvidia_gpu():
+        plugin = "onnxruntime-ep-nv-tensorrt-rtx"
+        found.append(_optional("TensorRT-RTX provider", plugin, plugin, "lets ONNX Runtime run engines."))
+    return found
+
+
+def _optional(title: str, package: str, install: str, does: str) -> Finding:
+    import importlib.metadata
+
+    try:
+        return _finding(title, "ok", f"{package} {importlib.metadata.version(package)}")
+    except importlib.metadata.PackageNotFoundError:
+        return _finding(title, "missing", f"no {package}", advice=f"pip install '{install}' {does}")
 
 
 def _devices() -> list[Finding]:

@@ -40,7 +40,7 @@ Dims = Annotated[
     typer.Option(
         "--dim",
         metavar="NAME=SIZE",
-        help="Size of a named dimension: N=8; for tensorrt also N=min:opt:max.",
+        help="Size of a named dimension: N=8; for tensorrt and tensorrt-rtx also N=min:opt:max.",
         default_factory=list,
         show_default=False,
     ),
@@ -119,7 +119,7 @@ Timeout = Annotated[
         "--timeout",
         metavar="SECONDS",
         min=0.1,
-        help="Stop the TPU compiler after this long [default: an hour].",
+        help="Stop the device's compiler after this long [default: an hour].",
         show_default=False,
     ),
 ]

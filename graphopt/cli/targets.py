@@ -19,7 +19,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 """Modules that compile for a kind of target."""
 
-NOT_BUILT = frozenset({"tensorrt-rtx", "xla-gpu"})
+GPU_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
+"""JAX's packages with XLA:GPU, one of which is needed."""
 
 
 def targets(
@@ -27,7 +28,7 @@ def targets(
 ) -> None:
     """List the targets, their devices and what is installed here."""
     output = Output(json, verbose, quiet)
-    from graphopt.target import KINDS, devices
+    from graphopt.target import CAPABILITIES, KINDS, devices
 
     kinds = [{"kind": kind, "what": what, **status(kind)} for kind, what in KINDS.items()]
     table = {kind: devices(kind) for kind in ("tpu", "gpu")}
@@ -51,6 +52,7 @@ def targets(
                 ]
                 for kind, found in table.items()
             },
+            "capabilities": CAPABILITIES,
         },
     )
     output.table(
@@ -75,6 +77,11 @@ def targets(
             rows,
             title=f"{kind.upper()}s",
         )
+    output.table(
+        ["capability", "GPUs"],
+        list(CAPABILITIES.items()),
+        title="tensorrt-rtx:CAPABILITY,…",
+    )
     output.line()
     output.line("Sources:")
     for found in table.values():
@@ -86,8 +93,6 @@ def status(kind: str) -> dict[str, Any]:
     """Whether models can be compiled for `kind` and run on it here, in words."""
     from graphopt import platforms
 
-    if kind in NOT_BUILT:
-        return {"compiles_here": "not built yet", "runs_here": "not built yet"}
     missing = [name for name in NEEDS[kind] if importlib.util.find_spec(name) is None]
     compiles = f"no: {', '.join(missing)} missing" if missing else "yes"
     if kind == "tpu":
@@ -98,6 +103,12 @@ def status(kind: str) -> dict[str, Any]:
         runs = (
             "if `graphopt doctor` agrees" if platforms.has_nvidia_gpu() else "on the CPU (no NVIDIA GPU here)"
         )
+    elif kind in ("tensorrt-rtx", "xla-gpu"):
+        if kind == "xla-gpu" and not any(map(importlib.util.find_spec, GPU_PLUGINS)):
+            missing, compiles = [GPU_PLUGINS[0]], f"no: {GPU_PLUGINS[0]} missing"
+        if missing:
+            compiles += f" (pip install 'graphopt[{kind}]')"
+        runs = "if `graphopt doctor` agrees" if platforms.has_nvidia_gpu() else "no (no NVIDIA GPU here)"
     else:
         runs = compiles
     return {"compiles_here": compiles, "runs_here": runs}

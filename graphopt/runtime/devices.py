@@ -38,6 +38,27 @@ def cuda_device_count() -> int:
     return count.value
 
 
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
+"""The driver's numbers of these two attributes of a device (cuda.h)."""
+
+
+@cache
+def compute_capabilities() -> tuple[str, ...]:
+    """What the CUDA devices here are, in their order: ``sm89``, …; nothing without a driver."""
+    count = cuda_device_count()
+    if not count:
+        return ()
+    driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    found = []
+    for index in range(count):
+        device, major, minor = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(0)
+        driver.cuDeviceGet(ctypes.byref(device), index)
+        driver.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device)
+        driver.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device)
+        found.append(f"sm{major.value}{minor.value}")
+    return tuple(found)
+
+
 @cache
 def why_unusable(provider: str) -> str | None:
     """Why `provider` cannot be used on this machine; None if, as far as can be told, it can.

@@ -88,6 +88,7 @@ class OrtSession:
         *,
         strict: bool = False,
         record_assignment: bool = False,
+        devices: Sequence[Any] | None = None,
     ) -> None:
         """Create the session.
 
@@ -96,6 +97,7 @@ class OrtSession:
             plan: a plan as JSON (``graphopt.ort-plan/1``), or providers in order; None: the CPU.
             strict: refuse to run without a provider that was asked for.
             record_assignment: let :meth:`assignment` tell which provider each node went to.
+            devices: those of a provider that was registered with ONNX Runtime, instead of providers.
 
         Raises:
             PolicyError: GO501, in strict mode.
@@ -115,12 +117,14 @@ class OrtSession:
         options = _session_options(settings.get("session_options") or {})
         if record_assignment:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        if devices:
+            options.add_provider_for_devices(list(devices), {})
         self._errors = _runtime_errors()
         try:
             self._session = onnxruntime.InferenceSession(
                 model if isinstance(model, bytes) else os.fspath(model),
                 options,
-                providers=chosen,
+                providers=None if devices else chosen,
                 enable_fallback=0,
             )
         except self._errors as error:
@@ -128,7 +132,9 @@ class OrtSession:
         self._session.disable_fallback()
         used = self._session.get_providers()
         self.fallbacks += [
-            f"{name}: ONNX Runtime could not start it" for name, _ in chosen if name not in used
+            f"{name}: ONNX Runtime could not start it"
+            for name, _ in chosen
+            if name not in used and not devices
         ]
         self._check_strict(strict)
         self.specs = [

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from graphopt.errors import GraphoptError, LoweringError, UnsupportedError
+from graphopt.runtime.devices import cuda_device_count
 from graphopt.runtime.feeds import FeedSpec, check_feeds
 
 Call = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
@@ -46,6 +47,25 @@ def cpu_compiler_options() -> dict[str, str]:
     except jax.errors.JaxRuntimeError:  # an older or newer XLA without the option
         return {}
     return options
+
+
+def require_gpu() -> None:
+    """Raise UnsupportedError (GO605) unless JAX runs programs on an NVIDIA GPU here."""
+    if not cuda_device_count():
+        raise UnsupportedError(
+            "GO605",
+            "the program was compiled for an NVIDIA GPU, and there is none here",
+            next_step="Copy the artifact to a machine that has one, or compile the model for xla-cpu.",
+        )
+    try:
+        jax.local_devices(backend="cuda")
+    except RuntimeError as error:
+        raise UnsupportedError(
+            "GO605",
+            "JAX cannot use the GPU here",
+            found=str(error).splitlines()[0][:300],
+            next_step="pip install 'graphopt[xla-gpu]'; `graphopt doctor` shows the driver.",
+        ) from error
 
 
 def jitted(function: Call, platform: str = "cpu") -> Call:

@@ -75,10 +75,14 @@ def cost_maps(costs: Mapping[int, Costs]) -> list[dict[str, Any]]:
 
 
 def cycle_map(cost: Mapping[str, Any] | None, step: int, last: Step) -> list[dict[str, Any]]:
-    """The heat map of cycles from an executable's cost."""
+    """The heat map of cycles from an executable's cost, or of least times where its compiler counts none."""
     rows = (cost or {}).get("nodes") or []
-    values = {v: row["cycles"] for row in rows if (v := _version(last, row["node"])) is not None}
     note = str((cost or {}).get("source", "the target's compiler"))
+    known = [(v, row) for row in rows if (v := _version(last, row["node"])) is not None]
+    if (cost or {}).get("kind") == "roofline":
+        times = {v: float(f"{row['seconds'] * 1e6:.4g}") for v, row in known}
+        return [_map("least", "Least time", "µs", "number", step, times.items(), note)] if times else []
+    values = {v: row["cycles"] for v, row in known}
     return [_map("cycles", "Cycles", "cycles", "number", step, values.items(), note)] if values else []
 
 

@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from graphopt.errors import LoweringError, UsageError
-from graphopt.ir import DataType, Model, SymbolicDim
+from graphopt.errors import UsageError
+from graphopt.ir import DataType, Model
 from graphopt.ir.query import is_op, static_shape
 from graphopt.lowering.cuda.placement import CUDA, PROVIDERS, TENSORRT
+from graphopt.lowering.profiles import input_profile
 from graphopt.target import Target
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
@@ -172,40 +173,13 @@ def has_static_inputs(model: Model) -> bool:
 
 def _profile_texts(model: Model, profiles: Profiles) -> dict[str, str]:
     """The profile options: ``x:1x3x224x224,y:…`` for the smallest, likely and largest shapes."""
-    shapes: dict[str, list[str]] = {"min": [], "opt": [], "max": []}
-    missing: dict[str, None] = {}
-    for value in model.graph.inputs:
-        if static_shape(value) is not None:
-            continue
-        if value.shape is None:
-            missing.setdefault(f"all of {value.name!r}, whose rank is unknown")
-            continue
-        ranges = [_range_of(dim, profiles, missing) for dim in value.shape.dims]
-        for which, key in enumerate(shapes):
-            shapes[key].append(f"{value.name}:" + "x".join(str(r[which]) for r in ranges))
-    if missing:
-        raise LoweringError(
-            "GO204",
-            "a TensorRT profile needs the range of every dynamic dimension",
-            found=f"none for {', '.join(missing)}",
-            next_step="Give each as --dim NAME=min:opt:max, or none at all.",
+    shapes = input_profile(model, profiles, or_none=True)
+    return {
+        f"trt_profile_{key}_shapes": ",".join(
+            f"{name}:" + "x".join(map(str, sizes[which])) for name, sizes in shapes.items()
         )
-    return {f"trt_profile_{key}_shapes": ",".join(texts) for key, texts in shapes.items()}
-
-
-def _range_of(dim: int | SymbolicDim, profiles: Profiles, missing: dict[str, None]) -> tuple[int, int, int]:
-    if isinstance(dim, int):
-        return dim, dim, dim
-    name = str(dim.value)
-    if name not in profiles:
-        missing.setdefault(name)
-        return 0, 0, 0
-    low, likely, high = profiles[name]
-    if not 1 <= low <= likely <= high:
-        raise UsageError(
-            "GO701", "a range is min:opt:max", where=f"--dim {name}", found=f"{low}:{likely}:{high}"
-        )
-    return low, likely, high
+        for which, key in enumerate(("min", "opt", "max"))
+    }
 
 
 def session_options() -> dict[str, Any]:

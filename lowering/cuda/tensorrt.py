@@ -54,6 +54,15 @@ def why_not_tensorrt(node: Node) -> str | None:
     return None
 
 
+def unsupported(model: Model) -> list[dict[str, str]]:
+    """The nodes that TensorRT's parser does not take, each with the reason, JSON-ready."""
+    return [
+        {"node": node.name or "", "op_type": node.op_type, "domain": node.domain or "", "reason": reason}
+        for node in model.graph.all_nodes()
+        if node.op_type != "Constant" and (reason := why_not_tensorrt(node)) is not None
+    ]
+
+
 def partition(model: Model, folded: set[Node]) -> tuple[dict[Node, int], dict[Node, str]]:
     """The predicted TensorRT engine of each node, and why the others have none.
 

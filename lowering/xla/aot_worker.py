@@ -52,19 +52,9 @@ def main(folder: Path) -> None:
         "bytes_accessed": float(costs.get("bytes accessed", 0.0)),
         "device_kind": device.device_kind,
         "devices": len(topology.devices),
-        "compiler": _compiler_version(request["platform"]),
+        "compiler": request["compiler"],
     }
     (folder / "result.json").write_text(json.dumps(result))
-
-
-def _compiler_version(platform: str) -> str:
-    from importlib import metadata
-
-    import jaxlib.version
-
-    if platform == "tpu":
-        return f"libtpu {metadata.version('libtpu')}"
-    return f"jaxlib {jaxlib.version.__version__}"
 
 
 if __name__ == "__main__":

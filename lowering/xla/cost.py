@@ -241,7 +241,7 @@ def _merge(totals: Spent, inner: Spent, caller: Instruction) -> None:
 
 
 def _spend(item: Instruction, shapes: dict[str, Instruction], modules: Computations, totals: Spent) -> None:
-    parts = _shares(item, modules)
+    parts = shares(item, modules)
     moved = hbm_bytes(item, shapes, modules)
     found = contractions(item, shapes, modules)
     cycles = item.cycles or 0
@@ -313,7 +313,7 @@ def with_owners(items: list[Instruction]) -> list[Instruction]:
     return [dataclasses.replace(item, node=scopes[item.name]) for item in items]
 
 
-def _shares(item: Instruction, computations: Computations) -> dict[int, float]:
+def shares(item: Instruction, computations: Computations) -> dict[int, float]:
     """How one instruction's cost is divided among nodes, by weight."""
     if item.opcode != "fusion" or not item.called:
         return {item.node: 1.0}

@@ -43,8 +43,7 @@ def compiled_report(
     device = None if chip is None else chip.per_program()
     computations, entry = parse_module(compiled.hlo)
     costs = costs_of(computations, entry, model)
-    found = memory_module.peak(computations, entry)
-    memory = _memory(compiled, found, model)
+    memory = memory_report(compiled, computations, entry, model)
     padded, wasted = padded_sizes(computations, entry, options.get("dims") or {})
     figures = _figures(costs, computations, entry, memory, device, padded)
     total = costs.total
@@ -114,13 +113,16 @@ _SUMMED = (
 )
 
 
-def _memory(compiled: Compiled, found: memory_module.Peak, model: Model) -> dict[str, Any]:
+def memory_report(
+    compiled: Compiled, computations: Computations, entry: str | None, model: Model
+) -> dict[str, Any]:
     """Bytes by use as the compiler allots them, and what they hold at the peak, by the schedule.
 
     ``peak`` is what the compiler allots, in sum. ``peak_made`` is how much of its ``temp`` and ``output``
     the tensors that the schedule names take at once; the rest are gaps and the compiler's own buffers.
     """
     names = {int(SCOPE.match(s).group(1)): n.name or "" for s, n in scope_names(model).items()}  # type: ignore[union-attr]
+    found = memory_module.peak(computations, entry)
     m = compiled.memory
     return {
         **m,

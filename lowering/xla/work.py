@@ -62,7 +62,7 @@ def contraction(item: Instruction, shapes: dict[str, Instruction]) -> Contractio
     operands = [shapes[o].shapes[0] for o in item.operands if o in shapes and shapes[o].shapes]
     if item.opcode not in ("dot", "convolution") or len(operands) < 2 or not item.shapes:
         return None
-    flops = _dot_flops(item, operands) if item.opcode == "dot" else _convolution_flops(item, operands)
+    flops = _dot_flops(item, operands) if item.opcode == "dot" else convolution_flops(item, operands)
     wide = [s.dtype for s in operands[:2] if s.dtype in ("f32", "f64")]
     names = re.findall(r"[a-z]+", item.attributes.get("operand_precision", ""))
     passes = max((PASSES.get(n, 1) for n in names), default=1) if wide else 1
@@ -83,17 +83,23 @@ def _dot_flops(item: Instruction, operands: list[Shape]) -> int:
     return 2 * item.shapes[0].elements * math.prod(contracted)
 
 
-def _convolution_flops(item: Instruction, operands: list[Shape]) -> int:
+def convolution_flops(item: Instruction, operands: list[Shape], *, backward: bool = False) -> int:
     """Two for each pair of an output and a kernel position that meets a number of the input.
 
     The TPU compiler writes batched products as convolutions whose window meets one number only, so
     positions in padding and between dilated numbers must not count.
+
+    Args:
+        backward: `item` gives back the input of a convolution from its output: the same pairs.
     """
+    source, target = operands[0].dims, item.dims
+    if backward:
+        source, target = target, source
     labels = re.fullmatch(r"(\w+)_(\w+)->(\w+)", item.attributes.get("dim_labels", ""))
     if labels is None:
         return 0
     left, right, result = labels.groups()
-    if (len(left), len(right), len(result)) != (len(operands[0].dims), len(operands[1].dims), len(item.dims)):
+    if (len(left), len(right), len(result)) != (len(source), len(operands[1].dims), len(target)):
         return 0
     window = dict(_SIZE.findall(item.attributes.get("window", "")))
     spatial = sorted(c for c in left if c.isdigit())
@@ -105,16 +111,16 @@ def _convolution_flops(item: Instruction, operands: list[Shape]) -> int:
             return parts[at] if at < len(parts) and parts[at] else default
 
         meetings *= _meetings(
-            size=operands[0].dims[left.index(label)],
+            size=source[left.index(label)],
             kernel=operands[1].dims[right.index(label)],
-            output=item.dims[result.index(label)],
+            output=target[result.index(label)],
             stride=int(field("stride", "1")),
             before=int(field("pad", "0_0").partition("_")[0]),
             base_dilation=int(field("lhs_dilate", "1")),
             window_dilation=int(field("rhs_dilate", "1")),
         )
     # The kernel's input features are those of one group already.
-    batch, features = item.dims[result.index("b")], item.dims[result.index("f")]
+    batch, features = target[result.index("b")], target[result.index("f")]
     return 2 * meetings * batch * features * operands[1].dims[right.index("i")]
 
 

@@ -17,7 +17,10 @@ def main(folder: Path) -> None:
     os.write(1, f"{NOISE} on stdout\n".encode())
     os.write(2, f"{NOISE} on stderr\n".encode())
     plan = os.environ.get("PLANTED", "")
-    if plan == "crash":
+    if plan == "refuse-and-crash":
+        rows = [{"code": "UNSUPPORTED_NODE", "node": "Relu_0", "op_type": "Relu", "message": "false"}]
+        (folder / "result.json").write_text(json.dumps({"refused": rows}))
+    if plan in ("crash", "refuse-and-crash"):
         os.kill(os.getpid(), signal.SIGSEGV)
     if plan == "abort":
         os.write(2, b"F0000 00:00:00 shape.cc:1] Check failed: rank == 2\n*** stack of the compiler ***\n")
@@ -42,6 +45,7 @@ def main(folder: Path) -> None:
             stream.write("x")
         time.sleep(float(os.environ.get("PLANTED_SECONDS", "0")))
     (folder / "executable.bin").write_bytes(b"executable")
+    (folder / "engine.bin").write_bytes(b"engine")
     (folder / "compiled.hlo.txt").write_text("HloModule m, is_scheduled=true\n")
     memory = dict.fromkeys(("argument", "output", "temp", "alias", "generated_code"), 1)
     result = {
@@ -50,6 +54,7 @@ def main(folder: Path) -> None:
         "bytes_accessed": 2.0,
         "device_kind": "planted",
         "compiler": "c 1",
+        "layers": "",
     }
     (folder / "result.json").write_text(json.dumps(result))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -114,6 +115,22 @@ def test_eating_memory(compile_with: Any) -> None:
     check_reproducer(error, "eat")
 
 
+def test_the_gpu_compiler_is_under_the_same_guard(compile_with: Any, monkeypatch: Any) -> None:
+    assert compile_with("").executable == b"executable"  # sets up the planted worker
+    monkeypatch.setattr(aot, "gpu_compiler_installed", lambda: True)
+    monkeypatch.setenv("PLANTED", "crash")
+    h100 = Target.parse("xla-gpu:h100")
+    with pytest.raises(LoweringError, match="XLA:GPU was killed by signal 11") as error:
+        aot.compile_for_gpu(b"program", h100, worker=WORKER, cache=False)
+    folder = Path(error.value.details["reproducer"])
+    assert folder.name.startswith("xla-gpu-")
+    assert "core_count: 132" in json.loads((folder / "request.json").read_text())["topology"]["target_config"]
+    keys = [
+        aot.cache_key(b"program", aot.gpu_plan(Target.parse(f"xla-gpu:{name}"))) for name in ("h100", "l4")
+    ]
+    assert keys[0]["target"] != keys[1]["target"] and keys[0]["options"] != keys[1]["options"]
+
+
 def test_an_exit_without_a_word_is_a_crash(compile_with: Any) -> None:
     error = caught(compile_with, "exit")
     assert error.code == "GO208"
@@ -128,7 +145,7 @@ def test_a_refusal_is_the_compilers_own_words(compile_with: Any) -> None:
 
 
 def test_where_nothing_can_be_kept_the_error_still_comes(compile_with: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("graphopt.lowering.xla.reproducer.places", lambda: [Path("/proc/a"), Path("/proc/b")])
+    monkeypatch.setattr("graphopt.lowering.reproducer.places", lambda: [Path("/proc/a"), Path("/proc/b")])
     error = caught(compile_with, "crash")
     assert error.code == "GO208"
     assert not error.details
@@ -173,7 +190,7 @@ def test_another_compiler_version_misses(compile_with: Any, tmp_path: Path, monk
 
 def test_the_real_worker_replays_without_the_parents_environment(tmp_path: Path) -> None:
     """The request carries the environment: one command is enough (here it fails on a bad program)."""
-    aot.write_request(tmp_path, b"no program", "v5e:2x2")
+    aot.write_request(tmp_path, b"no program", aot.tpu_plan(V5E))
     bare = {k: v for k, v in os.environ.items() if not k.startswith(("TPU_", "ALLOW_"))}
     done = subprocess.run(
         [sys.executable, "-m", aot.WORKER, str(tmp_path)],

@@ -36,6 +36,19 @@ def test_products_are_narrowed_and_softmax_is_not() -> None:
     )
 
 
+def test_operators_that_the_target_lacks_in_the_narrow_type_keep_float32() -> None:
+    check_pass(
+        NarrowFloat(to="fp16", wide_ops="HardSwish ConvTranspose"),
+        before="""g (float[N, 2] x, float[2, 3] v) => (float[N, 3] y) {
+            p = MatMul(x, v) h = HardSwish(p) y = Relu(h)
+        }""",
+        after="""g (float[N, 2] x, float[2, 3] v) => (float[N, 3] y) {
+            xh = Cast <to = 10> (x) vh = Cast <to = 10> (v)
+            p = MatMul(xh, vh) pf = Cast <to = 1> (p) h = HardSwish(pf) y = Relu(h)
+        }""",
+    )
+
+
 def test_one_cast_for_each_value_and_outputs_keep_name_and_type() -> None:
     model, changes = check_rewrite(
         HALF,

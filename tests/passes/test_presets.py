@@ -84,3 +84,12 @@ def test_constants_behind_an_activation_do_not_hide_it() -> None:
     model, _ = Pipeline(pipeline_text(2)).run(model)
     assert operators(model) == ["HardSwish", "Mul", "Add"]
     check_same_results(original, model, random_feeds(original, {"N": 2}), Exactness.REASSOCIATES)
+
+
+def test_tensorrt_rtx_keeps_what_it_lacks_in_half_precision_and_gets_no_foreign_operators() -> None:
+    target = Target.parse("tensorrt-rtx:sm89")
+    text = pipeline_text(2, target, "bf16", None)
+    assert "upgrade-opset{to=22},narrow-float{to=bf16" in text
+    assert 'wide-ops="Celu ConvTranspose GRU HardSwish LpNormalization Mish"' in text
+    assert 'wide-ops="Celu ConvTranspose' in str(Pipeline.parse(text))
+    assert not any(step.startswith("select-") for step in pipeline_text(3, target).split(","))

@@ -1,0 +1,1 @@
+"""The lowering to TensorRT for RTX: engines for named compute capabilities, built without a GPU."""
