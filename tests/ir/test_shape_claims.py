@@ -47,6 +47,13 @@ def shape_of(nodes: str) -> list[str]:
         ("r, q = Split<axis = 2>(w, k2)", ["N", "S", "?"]),
         ("t = Add(one, zero) u = Concat<axis = 0>(t, h) r, q = Split<axis = 2>(big, u)", ["N", "S", "1"]),
         ("r = Expand(x, h)", ["128"]),
+        ('r = Einsum<equation = "abc,b->abc">(w, x)', ["N", "?", "4"]),
+        ('r = Einsum<equation = "abc,a -> abc">(w, x)', ["N", "S", "4"]),
+        ('r = Einsum<equation = "abc,c->ca">(w, z)', ["4", "N"]),
+        ('r = Einsum<equation = "...c,c->c...">(w, one_float)', ["4", "N", "S"]),
+        ('r = Einsum<equation = "c...,dc->d...c">(z, table)', ["1", "128"]),
+        ('r = Einsum<equation = "ab,cb->acb">(table, table)', ["1", "1", "128"]),
+        ('r = Einsum<equation = "a,ba->ba">(one_float, table)', ["1", "?"]),  # ONNX's inference says 1
         ("r = Slice(w, zero, h, one)", ["N", "?", "4"]),
         ("r = Slice(w, zero, far, one)", ["N", "S", "4"]),
         ("r = Slice(w, k, far, one)", ["N", "?", "4"]),
