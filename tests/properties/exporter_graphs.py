@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -209,8 +209,8 @@ def memory_filled(byte: int) -> Iterator[None]:
 class Answers:
     """What a model gives under ONNX Runtime; feeds may override initializers, too."""
 
-    def __init__(self, model: onnx.ModelProto, optimise: bool = False) -> None:
-        self.session = session(model, optimise)
+    def __init__(self, model: onnx.ModelProto, optimise: bool = False, without: Sequence[str] = ()) -> None:
+        self.session = session(model, optimise, without)
         self.names = [o.name for o in self.session.get_outputs()]
         declared = (*self.session.get_inputs(), *self.session.get_overridable_initializers())
         self.known = {i.name for i in declared}
@@ -223,8 +223,10 @@ class Answers:
         return dict(zip(self.names, results, strict=True))
 
 
-def session(model: onnx.ModelProto, optimise: bool) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session with all of its optimisations, or none.
+def session(
+    model: onnx.ModelProto, optimise: bool, without: Sequence[str] = ()
+) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session with all of its optimisations but those called `without`, or none.
 
     Without them it takes memory for each value anew, so that none finds there what another left.
     """
@@ -236,7 +238,10 @@ def session(model: onnx.ModelProto, optimise: bool) -> onnxruntime.InferenceSess
     if not optimise:
         options.enable_cpu_mem_arena = options.enable_mem_pattern = options.enable_mem_reuse = False
     return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        model.SerializeToString(),
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=list(without),
     )
 
 
