@@ -98,8 +98,10 @@ def main() -> int:
         for line in failures(checks, seed, graphs.KINDS[chosen.kind]):
             bad += 1
             print(line, flush=True)
-        if sys.stderr.isatty():
-            print(f"\r{index + 1} of {chosen.count}, {bad} failures", end="", file=sys.stderr)
+        if sys.stderr.isatty() or (index + 1) % 100 == 0:
+            ends = ("\r", "") if sys.stderr.isatty() else ("", "\n")
+            text = f"{ends[0]}{index + 1} of {chosen.count}, {bad} failures"
+            print(text, end=ends[1], file=sys.stderr, flush=True)
     print(f"{chosen.count} graphs, {bad} failures, {time.perf_counter() - started:.0f} s")
     return int(bad > 0)
 

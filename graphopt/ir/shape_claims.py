@@ -31,6 +31,8 @@ def settle(node: Node, context: ShapeInferenceContext) -> None:
     if (node.domain or "") != "" or not node.outputs:
         return
     output, new_dim = node.outputs[0], context.new_symbolic_dim
+    if is_op(node, "Reshape") and output.type is None and node.inputs[0] is not None:
+        output.type = node.inputs[0].type  # the package leaves it out where the rank is not known
     if output.dtype is not None and output.dtype.name not in ("INT64", "INT32"):
         # Values are followed as integers: what a float or a boolean makes of them, nobody computed.
         for value in node.outputs:

@@ -10,7 +10,7 @@ import onnx_ir
 import pytest
 from checking import model_from, run_onnxruntime
 
-from graphopt.ir import SymbolicDim
+from graphopt.ir import DataType, SymbolicDim
 from graphopt.ir.evaluate import evaluate
 from graphopt.ir.io import load
 from graphopt.ir.shape_claims import slice_range
@@ -245,3 +245,12 @@ def test_the_rank_that_a_scan_declares_is_kept() -> None:
     )
     feeds = {"x": np.ones((2, 3, 3), np.float32), "axes": np.array([0])}
     assert run_onnxruntime(model, feeds)["y"].shape == (2, 3)
+
+
+def test_a_reshape_of_unknown_rank_has_a_type() -> None:
+    model = model_from(
+        "g (float[N] x, int64[M] s) => (float[A] y) { r = Reshape(x, s) a = Abs(r) y = Reshape(a, s) }"
+    )
+    made = [value for node in model.graph for value in node.outputs]
+    assert [value.dtype for value in made] == [DataType.FLOAT] * 3
+    assert made[0].shape is None

@@ -292,6 +292,7 @@ class Case:
 
     def __init__(self, seed: int) -> None:
         import exporter_blocks  # noqa: F401  (these register their steps)
+        import exporter_examples  # noqa: F401
         import exporter_movement  # noqa: F401
         import exporter_operators  # noqa: F401
         from exporter_idioms import STEPS
