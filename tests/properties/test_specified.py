@@ -78,3 +78,15 @@ def test_label_of_two_sizes(equation: str, x: tuple[int, ...], w: tuple[int, ...
 def test_mean_of_nothing(nodes: str, x: tuple[int, ...], specified: bool) -> None:
     model = onnx.parser.parse_model(f"{HEADER} g (float[A,B] x) => (y) {{ {nodes} }}")
     assert is_specified(model, {"x": np.ones(x, np.float32)}) is specified
+
+
+def test_the_optimiser_that_merges_pairs_inexactly_is_the_one_that_is_left_out() -> None:
+    model = onnx.parser.parse_model(
+        f"{HEADER} g (float[4] x) => (y) <float s = {{0.25}}, float t = {{0.3}}, uint8 z = {{3}}> {{"
+        "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)"
+        "r = QuantizeLinear(d, t, z) y = DequantizeLinear(r, t, z) }"
+    )
+    feeds = {"x": np.array([0.9, 0.8, 0.45, 0.1], np.float32)}
+    exact = Answers(model)(feeds)["y"]
+    assert not np.array_equal(Answers(model, True)(feeds)["y"], exact)
+    assert np.array_equal(Answers(model, True, ("DoubleQDQPairsRemover",))(feeds)["y"], exact)
