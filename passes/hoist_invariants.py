@@ -64,12 +64,12 @@ def _release_carried(node: Node, model: Model) -> int:
         uses = [use for use in formal.uses() if use.node not in carriers]
         for use in uses:
             use.node.replace_input_with(use.idx, start)
-        used = bool(output.uses())
-        if used or (output.is_graph_output() and start.producer() is not None):
+        moved = bool(output.uses()) or (output.is_graph_output() and start.producer() is not None)
+        if moved:
             replace_value(output, start)
             if output.name is None:  # a graph output, whose name the initial value carries now
                 output.name = Namer(model.graph).value(f"{node.name}:{index}")
-        count += bool(uses) or used
+        count += bool(uses) or moved
     return count
 
 

@@ -101,8 +101,9 @@ def test_a_carried_output_of_the_graph_leaves_its_name_to_the_initial_value() ->
             body = b (int64 i, bool k, float[2] s, float[2] t) => (bool go, float[2] r, float[2] u) {{
                 go = Identity(k) u = Identity(t) r = Add(s, {}) }}> {} }}"""
     before = frame.format("z", "t", "")
-    after = frame.replace("x = Exp", "z = Exp").replace("h, x)", "h, z)").format("w", "z", "")
-    check_pass(HoistInvariants(), before=before, after=after)
+    after = frame.replace("x = Exp", "z = Exp").replace("h, x)", "h, z)")
+    check_pass(HoistInvariants(), before=before, after=after.format("w", "z", ""))
+    check_pass(HoistInvariants(), before=frame.format("z", "s", ""), after=after.format("w", "s", ""))
 
 
 def test_what_a_scan_gives_each_turn_stays_in_it() -> None:
