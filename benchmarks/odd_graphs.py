@@ -45,8 +45,12 @@ def in_child(task: Callable[[IO[str]], None]) -> tuple[list[str], int]:
     child = os.fork()
     if child == 0:
         os.close(reader)
-        with os.fdopen(writer, "w") as out:
-            task(out)
+        try:
+            with os.fdopen(writer, "w") as out:
+                task(out)
+        except BaseException:  # leaving in the ordinary way would wait for threads that a fork does not have
+            traceback.print_exc()
+            os._exit(1)
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as lines:
@@ -72,7 +76,8 @@ def failures(checks: list[Callable[..., None]], seed: int, make: Callable[[int],
         if in_child(run_original)[1]:
             print(f"seed {seed}: ONNX Runtime dies of the original model", flush=True)
         else:
-            bad.append(f"seed {seed} {checks[len(found)].__name__}: the process died of signal {status}")
+            name = checks[min(len(found), len(checks) - 1)].__name__
+            bad.append(f"seed {seed} {name}: the process ended with status {status}")
     return bad
 
 
