@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from fractions import Fraction
 
 from graphopt.ir import Node, Value
@@ -50,8 +51,11 @@ def _expand(found: Quotient, node: Node, power: Fraction) -> bool:
     coefficient, terms = factors
     if coefficient <= 0 and power.denominator != 1:
         return False
+    scale = _power(coefficient, float(power))
+    if scale is None:
+        return False
     found.nodes.append(node)
-    found.coefficient *= coefficient ** float(power)
+    found.coefficient *= scale
     for value, exponent in terms:
         producer = value.producer()
         inner = producer is not None and producer.graph is node.graph and only_use(value) is node
@@ -59,6 +63,15 @@ def _expand(found: Quotient, node: Node, power: Fraction) -> bool:
             total = found.powers.get(value, Fraction(0)) + power * exponent
             found.powers[value] = total
     return True
+
+
+def _power(base: float, exponent: float) -> float | None:
+    """``base ** exponent``, or None if that is zero or beyond any float."""
+    try:
+        found = float(base**exponent)
+    except (ZeroDivisionError, OverflowError):
+        return None
+    return found if found and math.isfinite(found) else None
 
 
 def _factors(node: Node) -> tuple[float, list[tuple[Value, Fraction]]] | None:
@@ -77,7 +90,8 @@ def _factors(node: Node) -> tuple[float, list[tuple[Value, Fraction]]] | None:
         return None if exponent is None else (1.0, [(a, exponent)])
     sign = Fraction(1 if node.op_type == "Mul" else -1)
     if right:
-        return right ** float(sign), [(a, Fraction(1))]
+        scale = _power(right, float(sign))
+        return None if scale is None else (scale, [(a, Fraction(1))])
     if left:
         return left, [(b, sign)]
     return 1.0, [(a, Fraction(1)), (b, sign)]
