@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from fractions import Fraction
 
 from graphopt.ir import Node, Value
 from graphopt.ir.query import is_op, only_use
-from graphopt.passes._matching import scalar_factor
+from graphopt.passes._matching import finite_power, scalar_factor
 
 MAX_NODES = 10
 """A quotient of more nodes is no normalization; the bound keeps the search linear in the graph."""
@@ -51,7 +50,7 @@ def _expand(found: Quotient, node: Node, power: Fraction) -> bool:
     coefficient, terms = factors
     if coefficient <= 0 and power.denominator != 1:
         return False
-    scale = _power(coefficient, float(power))
+    scale = finite_power(coefficient, float(power))
     if scale is None:
         return False
     found.nodes.append(node)
@@ -63,15 +62,6 @@ def _expand(found: Quotient, node: Node, power: Fraction) -> bool:
             total = found.powers.get(value, Fraction(0)) + power * exponent
             found.powers[value] = total
     return True
-
-
-def _power(base: float, exponent: float) -> float | None:
-    """``base ** exponent``, or None if that is zero or beyond any float."""
-    try:
-        found = float(base**exponent)
-    except (ZeroDivisionError, OverflowError):
-        return None
-    return found if found and math.isfinite(found) else None
 
 
 def _factors(node: Node) -> tuple[float, list[tuple[Value, Fraction]]] | None:
@@ -90,7 +80,7 @@ def _factors(node: Node) -> tuple[float, list[tuple[Value, Fraction]]] | None:
         return None if exponent is None else (1.0, [(a, exponent)])
     sign = Fraction(1 if node.op_type == "Mul" else -1)
     if right:
-        scale = _power(right, float(sign))
+        scale = finite_power(right, float(sign))
         return None if scale is None else (scale, [(a, Fraction(1))])
     if left:
         return left, [(b, sign)]

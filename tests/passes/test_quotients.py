@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from checking import model_from
 
+from graphopt.passes._products import monomial
 from graphopt.passes._quotients import quotient
 
 
@@ -37,3 +38,14 @@ def test_no_factor_is_zero_or_infinite(body: str) -> None:
 def test_powers_of_a_factor() -> None:
     found = root_of("d = Div(two, x) s = Sqrt(d) y = Reciprocal(s)")
     assert found.coefficient == pytest.approx(0.5**0.5)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("step", ["m = Mul(x, large)", "m = Div(x, small)", "m = Div(x, large)"])
+def test_products_with_powers_that_no_float_holds(step: str) -> None:
+    model = model_from(
+        "g (double[N] x) => (double[N] y) <double large = {1e200}, double small = {1e-200}, double two = {2.0}> {"
+        f"{step} y = Pow(m, two) }}"
+    )
+    root = model.graph.outputs[0].producer()
+    found = monomial(root)  # type: ignore[arg-type]
+    assert found is None or found.coefficient == 1.0
