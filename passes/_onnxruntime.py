@@ -65,14 +65,14 @@ def moves_int8(node: Node) -> bool:
         return False
     moved = node.outputs[0]
     for step in range(MAX_STEPS):
-        uses = moved.uses()
         if moved.is_graph_output():
             return True
-        if len(uses) != 1:
+        if len(moved.uses()) != 1:
             return step > 0
-        if not is_op(uses[0].node, *CARRIED):
-            return not is_op(uses[0].node, "QuantizeLinear")
-        moved = uses[0].node.outputs[0]
+        (use,) = moved.uses()
+        if not is_op(use.node, *CARRIED):
+            return not is_op(use.node, "QuantizeLinear")
+        moved = use.node.outputs[0]
     return True
 
 
