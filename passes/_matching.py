@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -70,6 +71,15 @@ def scalar_factor(value: Value | None, other: Value | None) -> float | None:
     if own is None or (own > 0 and (others is None or own > others)):
         return None
     return float(number)
+
+
+def finite_power(base: float, exponent: float) -> float | None:
+    """``base ** exponent``, or None if that is zero or beyond any float."""
+    try:
+        found = float(base**exponent)
+    except (ZeroDivisionError, OverflowError):
+        return None
+    return found if found and math.isfinite(found) else None
 
 
 def is_about(found: float | None, wanted: float, dtype: np.dtype | None = None) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from graphopt.ir import Node, Value
 from graphopt.ir.query import attribute, element_count, ints, is_op, rank, same_dim, same_shape, scalar
 from graphopt.passes._matching import (
+    finite_power,
     is_about,
     leaves_the_pattern,
     limits,
@@ -254,10 +255,11 @@ def _rooted(leaf: Value, power: Fraction, seen: Moments) -> tuple[Value, float, 
     if below is None or len(below.powers) != 1:
         return None
     ((shifted, exponent),) = below.powers.items()
-    if exponent * power != -HALF:
+    scale = finite_power(below.coefficient, float(power))
+    if exponent * power != -HALF or scale is None:
         return None
     seen.statistics += views.statistics
-    return shifted, below.coefficient ** float(power), [*views.pattern, *below.nodes]
+    return shifted, scale, [*views.pattern, *below.nodes]
 
 
 def _is_deviation(value: Value) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphopt.errors import UsageError
-from graphopt.ir import Model, Node, Value
-from graphopt.ir.query import attribute
+from graphopt.ir import DataType, Model, Node, Value
+from graphopt.ir.query import attribute, is_op
 from graphopt.transform import Changes, NoMatch, Rewriter
 from graphopt.transform.rule import Replacement, Rule, apply_rules
 
@@ -41,6 +41,39 @@ KERNELS: dict[str, dict[str, frozenset[str]]] = {
 Left out for CUDA: bfloat16, which not every GPU has, and activation functions of float64, which the CPU
 that takes over where there is no GPU could not run.
 """
+
+CARRIED = ("MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators across which ONNX Runtime moves pairs of QuantizeLinear and DequantizeLinear."""
+
+MAX_STEPS = 16
+"""How many operators behind a value are looked at."""
+
+NAMES_ITS_TYPE = 21
+"""Since this opset QuantizeLinear has an attribute for the type that it makes."""
+
+
+def moves_int8(node: Node) -> bool:
+    """Whether ONNX Runtime puts a pair of int8 behind `node`, which moves dequantised numbers.
+
+    It does so where one operator takes them that does not quantise them; from opset 21 on it makes what
+    it then refuses.
+    """
+    source = node.inputs[0].producer() if is_op(node, *CARRIED) and node.inputs[0] is not None else None
+    if source is None or not is_op(source, "DequantizeLinear"):
+        return False
+    if source.inputs[0] is None or source.inputs[0].dtype != DataType.INT8:
+        return False
+    moved = node.outputs[0]
+    for step in range(MAX_STEPS):
+        if moved.is_graph_output():
+            return True
+        if len(moved.uses()) != 1:
+            return step > 0
+        (use,) = moved.uses()
+        if not is_op(use.node, *CARRIED):
+            return not is_op(use.node, "QuantizeLinear")
+        moved = use.node.outputs[0]
+    return True
 
 
 def is_contrib(node: Node | None, *op_types: str) -> bool:

@@ -7,7 +7,7 @@ from collections import Counter
 
 from graphopt.ir import Node, Value
 from graphopt.ir.query import is_op, only_use, rank
-from graphopt.passes._matching import scalar_factor
+from graphopt.passes._matching import finite_power, scalar_factor
 
 MAX_FACTORS = 16
 MAX_NODES = 10
@@ -81,18 +81,22 @@ class _Product:
             for value, other in ((a, b), (b, a)):
                 number = scalar_factor(value, other)
                 if number is not None:
-                    self.coefficient *= number**power
-                    return self.add(other, node, power)
+                    return self._scale(number, power) and self.add(other, node, power)
             if a is b:
                 return self.add(a, node, 2 * power)
             return rank(a) is not None and self.add(a, node, power) and self.add(b, node, power)
         number = scalar_factor(b, a)
         if is_op(node, "Div") and number:
-            self.coefficient /= number**power
-            return self.add(a, node, power)
+            return self._scale(number, -power) and self.add(a, node, power)
         if is_op(node, "Pow") and number in (2.0, 3.0):
             return self.add(a, node, power * int(number))
         return False
+
+    def _scale(self, number: float, power: int) -> bool:
+        """Multiply ``number ** power`` in; False if no float holds it."""
+        scale = finite_power(number, power)
+        self.coefficient *= scale or 0.0
+        return scale is not None
 
     def add(self, value: Value, user: Node, power: int) -> bool:
         producer = value.producer()

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from graphopt.ir import Node, Value
 from graphopt.ir.query import is_op, only_use
-from graphopt.passes._matching import scalar_factor
+from graphopt.passes._matching import finite_power, scalar_factor
 
 MAX_NODES = 10
 """A quotient of more nodes is no normalization; the bound keeps the search linear in the graph."""
@@ -50,8 +50,11 @@ def _expand(found: Quotient, node: Node, power: Fraction) -> bool:
     coefficient, terms = factors
     if coefficient <= 0 and power.denominator != 1:
         return False
+    scale = finite_power(coefficient, float(power))
+    if scale is None:
+        return False
     found.nodes.append(node)
-    found.coefficient *= coefficient ** float(power)
+    found.coefficient *= scale
     for value, exponent in terms:
         producer = value.producer()
         inner = producer is not None and producer.graph is node.graph and only_use(value) is node
@@ -77,7 +80,8 @@ def _factors(node: Node) -> tuple[float, list[tuple[Value, Fraction]]] | None:
         return None if exponent is None else (1.0, [(a, exponent)])
     sign = Fraction(1 if node.op_type == "Mul" else -1)
     if right:
-        return right ** float(sign), [(a, Fraction(1))]
+        scale = finite_power(right, float(sign))
+        return None if scale is None else (scale, [(a, Fraction(1))])
     if left:
         return left, [(b, sign)]
     return 1.0, [(a, Fraction(1)), (b, sign)]

@@ -12,6 +12,7 @@ from graphopt.ir.ingest import name_everything
 from graphopt.ir.opset import upgrade
 from graphopt.ir.query import walk_graphs
 from graphopt.ir.shapes import infer_shapes
+from graphopt.passes._onnxruntime import NAMES_ITS_TYPE, moves_int8
 from graphopt.transform import Changes, RulePass
 
 DEFINED_AT_18 = frozenset(
@@ -88,6 +89,8 @@ def _loses_its_kernel(node: Node, opset: int) -> bool:
         return False
     if opset >= 22 and node.op_type in NO_KERNEL_FROM_22:
         return True
+    if opset >= NAMES_ITS_TYPE and moves_int8(node):
+        return True  # `guard-quantization` would part a pair that is computed in 8 bits as it is
     if node.op_type not in DEFINED_AT_18:
         return False
     return any(value is not None and value.dtype == DataType.DOUBLE for value in node.inputs)

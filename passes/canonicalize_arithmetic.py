@@ -32,7 +32,8 @@ def division_by_power_of_two(node: Node, rewriter: Rewriter) -> Replacement:
     mantissa, _ = np.frexp(values.astype(np.float64))
     if not np.all(np.abs(mantissa) == 0.5):
         return NoMatch("the divisor is not a power of two", divisor.name if divisor else None)
-    inverse = np.asarray(1.0 / values.astype(np.float64)).astype(values.dtype)
+    with np.errstate(over="ignore"):  # of what overflows the next line says so
+        inverse = np.asarray(1.0 / values.astype(np.float64)).astype(values.dtype)
     if not np.all(np.isfinite(inverse)) or not np.all(_normal(values) & _normal(inverse)):
         return NoMatch("the power of two or its inverse is not a normal number")
     return rewriter.op("Mul", x, rewriter.const(inverse, "reciprocal"))

@@ -89,7 +89,7 @@ def size_of(value: Value | None, depth: int = MAX_DEPTH) -> Dim | None:
     """The dimension that the single number `value` is read from, or the constant that it is."""
     number = scalar(value)
     if number is not None:
-        return int(number)
+        return None if isinstance(number, float) else int(number)
     node = None if value is None else value.producer()
     if node is None or depth == 0:
         return None

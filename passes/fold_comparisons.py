@@ -63,6 +63,7 @@ class FoldComparisons(Pass):
             return changes
         judge = _Judge(infer_afresh(model).context)
         namer = Namer(model.graph)
+        decided = []
         for node in found:
             answer = judge.decide(node)
             if isinstance(answer, str):
@@ -71,7 +72,8 @@ class FoldComparisons(Pass):
             name = namer.value(f"{node.outputs[0].name}/known")
             replace_value(node.outputs[0], add_initializer(model.graph, name, answer))
             changes.counts[node.op_type] += 1
-        remove_dead(found)
+            decided.append(node)
+        remove_dead(decided)
         return changes
 
 

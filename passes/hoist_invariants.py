@@ -25,8 +25,9 @@ class HoistInvariants(Pass):
     """Move what does not depend on the turn of a Loop or Scan in front of it.
 
     A carried value that each turn hands on unchanged is its initial value, inside and behind the loop.
-    Random operators and those of unknown domains stay. Where the loop may never run, only operators
-    that cannot fail are moved. What a branch inside the body computes stays there.
+    Random operators and those of unknown domains stay, and so does DequantizeLinear: runtimes compute in
+    8 bits what stands beside it. Where the loop may never run, only operators that cannot fail are moved.
+    What a branch inside the body computes stays there.
 
     given:  float[2] x; float[2] w
     before: y = Loop<body = g (int64 i, bool c, float[2] s) => (bool d, float[2] r)
@@ -63,12 +64,12 @@ def _release_carried(node: Node, model: Model) -> int:
         uses = [use for use in formal.uses() if use.node not in carriers]
         for use in uses:
             use.node.replace_input_with(use.idx, start)
-        used = bool(output.uses())
-        if used or (output.is_graph_output() and start.producer() is not None):
+        moved = bool(output.uses()) or (output.is_graph_output() and start.producer() is not None)
+        if moved:
             replace_value(output, start)
             if output.name is None:  # a graph output, whose name the initial value carries now
                 output.name = Namer(model.graph).value(f"{node.name}:{index}")
-        count += bool(uses) or used
+        count += bool(uses) or moved
     return count
 
 
@@ -105,6 +106,9 @@ def _hoist(node: Node, changes: Changes) -> None:
         if is_op(node, "Scan") and any(_is_handed_on(v) for v in inner.outputs):
             # ONNX Runtime fails on a Scan whose body only copies an outer value to a result.
             changes.declined[f"{inner.op_type}: it is a result of the Scan"] += 1
+            continue
+        if is_op(inner, "DequantizeLinear"):
+            changes.declined[f"{inner.op_type}: it stays beside what it dequantises for"] += 1
             continue
         if inner.domain or any(True for _ in subgraphs(inner)) or not is_deterministic(inner):
             changes.declined[

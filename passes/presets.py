@@ -74,7 +74,7 @@ LAYOUT = (
 """What would hide a pattern from the passes that raise one comes after them."""
 
 SELECT: dict[str | None, tuple[str, ...]] = {
-    None: ("select-residual-sum", "select-global-pools", "select-rms-parts"),
+    None: ("select-residual-sum", "select-global-pools", "select-rms-parts", "guard-quantization"),
     "cpu": (
         "select-global-pools",
         "lower-activations",
@@ -84,8 +84,13 @@ SELECT: dict[str | None, tuple[str, ...]] = {
         "select-residual-sum",
         "select-fused-conv",
         "select-batch-normalization",
+        "guard-quantization",
     ),
-    "cuda": ("select-activations{provider=cuda}", "select-fused-matmul{provider=cuda}"),
+    "cuda": (
+        "select-activations{provider=cuda}",
+        "select-fused-matmul{provider=cuda}",
+        "guard-quantization",
+    ),
     "tpu": (
         "raise-batched-matmul",
         "raise-causal-masks",

@@ -85,6 +85,8 @@ def _by_reference(node: Node, inputs: Sequence[Array | None], opset: int, budget
         raise EvaluationError("its operator is not a standard one")
     if node.op_type not in _REFERENCE_OPS:
         raise EvaluationError("its operator is not folded")
+    if node.op_type == "ReduceMean" and inputs[0] is not None and not inputs[0].size:
+        raise EvaluationError("the mean of nothing is not defined")
     total = 0
     for output in node.outputs:
         shape = static_shape(output)

@@ -31,10 +31,15 @@ def is_op(node: Node | None, *op_types: str, domain: str = "") -> bool:
 
 
 def constant_tensor(value: Value | None) -> TensorProtocol | None:
-    """The tensor of `value` if it is an initializer that no caller can override, else None."""
+    """The tensor of `value` if it is an initializer that no caller can override, else None.
+
+    A constant that a rule has made and that is in no graph yet counts, too: what is inferred of the
+    nodes that read it hangs on its numbers.
+    """
     if value is None or value.const_value is None or value.is_graph_input():
         return None
-    return value.const_value if value.is_initializer() else None
+    is_new = value.producer() is None and value.graph is None
+    return value.const_value if is_new or value.is_initializer() else None
 
 
 def constant(value: Value | None, *, max_elements: int = SMALL_CONSTANT_ELEMENTS) -> np.ndarray | None:

@@ -31,6 +31,8 @@ def settle(node: Node, context: ShapeInferenceContext) -> None:
     if (node.domain or "") != "" or not node.outputs:
         return
     output, new_dim = node.outputs[0], context.new_symbolic_dim
+    if is_op(node, "Reshape") and output.type is None and node.inputs[0] is not None:
+        output.type = node.inputs[0].type  # the package leaves it out where the rank is not known
     if output.dtype is not None and output.dtype.name not in ("INT64", "INT32"):
         # Values are followed as integers: what a float or a boolean makes of them, nobody computed.
         for value in node.outputs:
@@ -57,6 +59,8 @@ def settle(node: Node, context: ShapeInferenceContext) -> None:
         _settle_pad(node, output, context)
     elif is_op(node, "Squeeze"):
         _settle_squeeze(node, output)
+    elif is_op(node, "Einsum"):
+        _settle_einsum(node, output, new_dim)
     elif is_op(node, "Split") and len(node.inputs) > 1:
         _settle_split(node, context)
 
@@ -163,6 +167,35 @@ def _settle_squeeze(node: Node, output: Value) -> None:
         ) and attribute(node, "axes") is None
     if open_rank:
         output.shape = None
+
+
+def _settle_einsum(node: Node, output: Value, new_dim: NewDim) -> None:
+    """A label that two operands have is known where they agree, or one of them is a number beyond 1.
+
+    Runtimes broadcast an axis of size 1 against the same label of another operand, of which the text says
+    nothing; the package, and ONNX's own inference, take the size of the first operand. Where that is
+    1 or a symbol and the true size is another number, the size is left open, so that nobody contradicts it.
+    """
+    left, arrow, right = "".join(str(attribute(node, "equation", "")).split()).partition("->")
+    if not arrow or output.shape is None:
+        return
+    across: dict[str, list[Dim]] = {}
+    for value, term in zip(node.inputs, left.split(","), strict=False):
+        for label, axis in _labelled(term):
+            if value is not None and value.shape is not None:
+                across.setdefault(label, []).append(value.shape.dims[axis])
+    dims = list(output.shape.dims)
+    for label, axis in _labelled(right):
+        assumed, dim = dims[axis], broadcast_dims(across.get(label, []))
+        agreed = dim is not None and (isinstance(assumed, SymbolicDim) or same_dim(dim, assumed))
+        dims[axis] = dim if agreed and dim is not None else new_dim()
+    output.shape = Shape(dims)
+
+
+def _labelled(term: str) -> list[tuple[str, int]]:
+    """The labels of an Einsum's term with their axes, which count from the end behind an ellipsis."""
+    front, _, back = term.partition("...")
+    return [*zip(front, range(len(front)), strict=True), *zip(back, range(-len(back), 0), strict=True)]
 
 
 def _settle_slice(node: Node, output: Value, context: ShapeInferenceContext) -> None:

@@ -10,7 +10,7 @@ import onnx_ir
 import pytest
 from checking import model_from, run_onnxruntime
 
-from graphopt.ir import SymbolicDim
+from graphopt.ir import DataType, SymbolicDim
 from graphopt.ir.evaluate import evaluate
 from graphopt.ir.io import load
 from graphopt.ir.shape_claims import slice_range
@@ -47,6 +47,13 @@ def shape_of(nodes: str) -> list[str]:
         ("r, q = Split<axis = 2>(w, k2)", ["N", "S", "?"]),
         ("t = Add(one, zero) u = Concat<axis = 0>(t, h) r, q = Split<axis = 2>(big, u)", ["N", "S", "1"]),
         ("r = Expand(x, h)", ["128"]),
+        ('r = Einsum<equation = "abc,b->abc">(w, x)', ["N", "?", "4"]),
+        ('r = Einsum<equation = "abc,a -> abc">(w, x)', ["N", "S", "4"]),
+        ('r = Einsum<equation = "abc,c->ca">(w, z)', ["4", "N"]),
+        ('r = Einsum<equation = "...c,c->c...">(w, one_float)', ["4", "N", "S"]),
+        ('r = Einsum<equation = "c...,dc->d...c">(z, table)', ["1", "128"]),
+        ('r = Einsum<equation = "ab,cb->acb">(table, table)', ["1", "1", "128"]),
+        ('r = Einsum<equation = "a,ba->ba">(one_float, table)', ["1", "?"]),  # ONNX's inference says 1
         ("r = Slice(w, zero, h, one)", ["N", "?", "4"]),
         ("r = Slice(w, zero, far, one)", ["N", "S", "4"]),
         ("r = Slice(w, k, far, one)", ["N", "?", "4"]),
@@ -238,3 +245,12 @@ def test_the_rank_that_a_scan_declares_is_kept() -> None:
     )
     feeds = {"x": np.ones((2, 3, 3), np.float32), "axes": np.array([0])}
     assert run_onnxruntime(model, feeds)["y"].shape == (2, 3)
+
+
+def test_a_reshape_of_unknown_rank_has_a_type() -> None:
+    model = model_from(
+        "g (float[N] x, int64[M] s) => (float[A] y) { r = Reshape(x, s) a = Abs(r) y = Reshape(a, s) }"
+    )
+    made = [value for node in model.graph for value in node.outputs]
+    assert [value.dtype for value in made] == [DataType.FLOAT] * 3
+    assert made[0].shape is None

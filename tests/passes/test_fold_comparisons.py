@@ -56,6 +56,7 @@ def test_decided_for_all_sizes(condition: str, answer: int) -> None:
         ("c = Greater(n, zero)", "depends on the sizes"),
         ("q = Sub(n, m) c = Less(q, n)", "depends on the sizes"),
         ("q = Add(n, k) c = GreaterOrEqual(q, n)", "no arithmetic on shapes"),
+        ("unused = Less(k, zero) c = Greater(n, zero)", "no arithmetic on shapes"),
         ("q = Sub(k, one) r = Mul(n, q) c = Equal(r, p)", "no arithmetic on shapes"),
     ],
 )

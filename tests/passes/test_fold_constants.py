@@ -74,6 +74,21 @@ def test_undefined_integer_results_stay() -> None:
         assert changes.declined.total() == 1
 
 
+def test_the_mean_of_nothing_is_left_to_the_runtime() -> None:
+    head = (
+        "g (float[2] x) => (float[2] y) <float[2, 0] c = {}, int64[1] a = {1}, float[2] zero = {0.0, 0.0}> {"
+    )
+    changes = check_pass(
+        FoldConstants(), before=f"{head} m = ReduceMean<keepdims = 0>(c, a) y = Add(x, m) }}"
+    )
+    assert any("mean of nothing" in reason for reason in changes.declined)
+    check_pass(
+        FoldConstants(),
+        before=f"{head} m = ReduceSum<keepdims = 0>(c, a) y = Add(x, m) }}",
+        after=f"{head} y = Add(x, zero) }}",
+    )
+
+
 def test_growth_is_bounded_and_sized_before_it_happens() -> None:
     source = """g (float[1] x) => (float[Q] y) <int64[1] n = {10000000000}, float one = {1.0}> {
         big = Expand(one, n) y = Add(x, big) }"""

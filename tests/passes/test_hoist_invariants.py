@@ -8,7 +8,7 @@ from checking import check_pass
 from graphopt.passes.hoist_invariants import HoistInvariants
 
 FRAME = """g (float[2] x, float[2] w, bool c, int64 m) => (float[2] y) <int64 n = {{{turns}}}, bool on = {{1}},
-    int64[1] shape = {{2}}> {{
+    int64[1] shape = {{2}}, uint8[2] o = {{1, 2}}, float half = {{0.5}}> {{
     {outside}
     y = Loop ({operands}, x) <body = b (int64 i, bool k, float[2] s) => (bool go, float[2] r) {{
         go = Identity(k) {inside} }}> }}"""
@@ -23,6 +23,14 @@ def test_a_chain_that_does_not_depend_on_the_turn() -> None:
         HoistInvariants(),
         before=framed("e = Exp(w) f = Reshape(e, shape) d = Mul(s, f) r = Add(d, e)"),
         after=framed("d = Mul(s, f) r = Add(d, e)", "e = Exp(w) f = Reshape(e, shape)"),
+    )
+
+
+def test_numbers_are_dequantised_beside_their_operator() -> None:
+    check_pass(
+        HoistInvariants(),
+        before=framed("q = QuantizeLinear(w, half) e = DequantizeLinear(q, half) r = Mul(s, e)"),
+        after=framed("e = DequantizeLinear(q, half) r = Mul(s, e)", "q = QuantizeLinear(w, half)"),
     )
 
 
@@ -43,6 +51,7 @@ def test_from_a_loop_that_may_never_run_only_what_cannot_fail(operands: str) -> 
         "e = RandomNormalLike(w) r = Add(s, e)",
         "e = Exp(s) r = Add(e, w)",
         "r = Exp(w)",
+        "e = DequantizeLinear(o, half) r = Mul(s, e)",
         """e = If(c) <then_branch = t () => (float[2] a) { a = Exp(w) },
             else_branch = f () => (float[2] b) { b = Neg(w) }> r = Add(s, e)""",
     ],
@@ -92,8 +101,9 @@ def test_a_carried_output_of_the_graph_leaves_its_name_to_the_initial_value() ->
             body = b (int64 i, bool k, float[2] s, float[2] t) => (bool go, float[2] r, float[2] u) {{
                 go = Identity(k) u = Identity(t) r = Add(s, {}) }}> {} }}"""
     before = frame.format("z", "t", "")
-    after = frame.replace("x = Exp", "z = Exp").replace("h, x)", "h, z)").format("w", "z", "")
-    check_pass(HoistInvariants(), before=before, after=after)
+    after = frame.replace("x = Exp", "z = Exp").replace("h, x)", "h, z)")
+    check_pass(HoistInvariants(), before=before, after=after.format("w", "z", ""))
+    check_pass(HoistInvariants(), before=frame.format("z", "s", ""), after=after.format("w", "s", ""))
 
 
 def test_what_a_scan_gives_each_turn_stays_in_it() -> None:

@@ -42,6 +42,20 @@ def test_slice_of_slice(first: object, second: object, merged: object) -> None:
     )
 
 
+def test_backward_slice_that_starts_before_the_axis_keeps_its_element() -> None:
+    """What is inferred of the merged Slice hangs on bounds that are in no graph when it is inferred."""
+    low = -BIG - 1
+    bounds = vectors(a=[low], b=[2], c=[3], d=[low, low], e=[-100, 5], f=[2, 1], g=[-1, 1])
+    merged = vectors(s=[low, low, low], t=[5, -100, 2], u=[1, 2, 3], v=[1, -1, 1])
+    check_pass(
+        MergeSlices(),
+        before=f"g (float[N, 9, 6, 6] x) => (float[A, B, C, D] y) <{bounds}> "
+        "{ m = Slice(x, a, b, c) n = Slice(m, d, e, f, g) y = Relu(n) }",
+        after=f"g (float[N, 9, 6, 6] x) => (float[N, 5, 1, 2] y) <{merged}> "
+        "{ n = Slice(x, s, t, u, v) y = Relu(n) }",
+    )
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [

@@ -146,3 +146,14 @@ def test_the_opset_stays_where_an_operator_has_no_kernel_from_22_on(other: str) 
     model = with_weights(f"{text} unused = {other} }}", weights(), 18)
     assert not RaiseRmsNormalization(upgrade=True).run(model).modified
     assert model.opset_imports[""] == 18
+
+
+@pytest.mark.parametrize(("dtype", "opset"), [("int8", 18), ("uint8", 23)])
+def test_the_opset_stays_where_onnxruntime_would_refuse_int8_that_is_moved(dtype: str, opset: int) -> None:
+    text = source(f"{BODY} {SCALED}").rstrip().removesuffix("}")
+    zero = f"z = Constant<value = {dtype} {{3}}>() b = QuantizeLinear(x, three, z)"
+    model = with_weights(
+        f"{text} {zero} d = DequantizeLinear(b, three, z) t = Transpose(d) unused = Neg(t) }}", weights(), 18
+    )
+    RaiseRmsNormalization(upgrade=True).run(model)
+    assert model.opset_imports[""] == opset

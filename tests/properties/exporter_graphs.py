@@ -7,7 +7,8 @@ known; a node that ONNX Runtime refuses is left out again.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import ctypes
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,11 @@ BATCH = 2
 """The size of the free dimension in the feeds that a graph is grown on."""
 
 ANY = tuple[int, ...]
+
+FILLS = 0x55, 0xAA
+"""What fresh memory holds, the one run and the other: as floats, 1.5e13 and -3e-13."""
+
+_M_PERTURB = -6  # glibc's mallopt: the complement of this byte fills what malloc gives
 
 
 class Rejected(Exception):
@@ -178,31 +184,70 @@ def run_node(node: onnx.NodeProto, arrays: dict[str, np.ndarray], opset: int) ->
         ir_version=8,
     )
     try:
-        return session(model, False).run(list(node.output), {n: arrays[n] for n in used})
-    except Exception as error:  # ONNX Runtime's errors have no common base
-        if not type(error).__module__.startswith("onnxruntime"):
+        with memory_filled(FILLS[0]):
+            return session(model, False).run(list(node.output), {n: arrays[n] for n in used})
+    except Exception as error:
+        if not failed_in_onnxruntime(error):
             raise
         raise Rejected from error
 
 
-def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray], optimise: bool = False) -> dict[str, Any]:
-    """The outputs under ONNX Runtime; feeds may override initializers too."""
-    runner = session(model, optimise)
-    names = [o.name for o in runner.get_outputs()]
-    known = {i.name for i in (*runner.get_inputs(), *runner.get_overridable_initializers())}
-    return dict(zip(names, runner.run(names, {k: v for k, v in feeds.items() if k in known}), strict=True))
+@contextlib.contextmanager
+def memory_filled(byte: int) -> Iterator[None]:
+    """Within it, memory that is allocated holds `byte` throughout (with glibc; elsewhere it holds anything)."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        yield
+        return
+    mallopt(_M_PERTURB, byte ^ 0xFF)
+    try:
+        yield
+    finally:
+        mallopt(_M_PERTURB, 0)
 
 
-def session(model: onnx.ModelProto, optimise: bool) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session with all of its optimisations, or none."""
+class Answers:
+    """What a model gives under ONNX Runtime; feeds may override initializers, too."""
+
+    def __init__(self, model: onnx.ModelProto, optimise: bool = False, without: Sequence[str] = ()) -> None:
+        self.session = session(model, optimise, without)
+        self.names = [o.name for o in self.session.get_outputs()]
+        declared = (*self.session.get_inputs(), *self.session.get_overridable_initializers())
+        self.known = {i.name for i in declared}
+
+    def __call__(self, feeds: Mapping[str, np.ndarray], fill: int = FILLS[0]) -> dict[str, Any]:
+        """The outputs, by name; memory that is allocated for them holds `fill` before."""
+        known = {k: v for k, v in feeds.items() if k in self.known}
+        with memory_filled(fill):
+            results = self.session.run(self.names, known)
+        return dict(zip(self.names, results, strict=True))
+
+
+def session(
+    model: onnx.ModelProto, optimise: bool, without: Sequence[str] = ()
+) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session with all of its optimisations but those called `without`, or none.
+
+    Without them it takes memory for each value anew, so that none finds there what another left.
+    """
     options = onnxruntime.SessionOptions()
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
+    if not optimise:
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = options.enable_mem_reuse = False
     return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        model.SerializeToString(),
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=list(without),
     )
+
+
+def failed_in_onnxruntime(error: Exception) -> bool:
+    """Whether `error` is one of ONNX Runtime's, which have no common base."""
+    return type(error).__module__.startswith("onnxruntime")
 
 
 def make_feeds(
@@ -247,6 +292,7 @@ class Case:
 
     def __init__(self, seed: int) -> None:
         import exporter_blocks  # noqa: F401  (these register their steps)
+        import exporter_examples  # noqa: F401
         import exporter_movement  # noqa: F401
         import exporter_operators  # noqa: F401
         from exporter_idioms import STEPS

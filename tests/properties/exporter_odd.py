@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import exporter_blocks  # noqa: F401  (these register their steps)
+import exporter_examples  # noqa: F401
 import exporter_movement  # noqa: F401
 import exporter_operators  # noqa: F401
 import exporter_structure as structure
