@@ -24,7 +24,7 @@ from rich.table import Table
 import graphopt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from viz.report_pages import browser, opened  # noqa: E402
+from viz.report_pages import browser, opened
 
 OPS = ("Relu", "Neg", "Abs", "Exp", "Tanh", "Sqrt", "Sigmoid", "Softplus", "Sin", "Add")
 
