@@ -151,7 +151,7 @@ def optimize(
         model, report = _verified_run(work, run, verify, None if reproducers is None else Path(reproducers))
     reporting = importlib.import_module("graphopt.reporting")
     recall = functools.partial(reporting.recall_run, again, report, model, instruments, rule_limit)
-    report.page = functools.partial(reporting.write_run, recall)
+    report.page = functools.partial(reporting.write_run, recall, target=target, precision=precision)
     return Result(model, report, str(work.pipeline), recall)
 
 
@@ -397,14 +397,6 @@ def _binding(model: Model, shapes: Mapping[str, Sequence[int | str]], dims: Dims
         return []
     find = importlib.import_module("graphopt.passes").find
     return [find("bind-dims")(dims=tuple(f"{k}={v}" for k, v in sizes.items()))]
-
-
-def bind(
-    model: Model, shapes: Mapping[str, Sequence[int | str]], dims: Dims, constants: Mapping[str, Any]
-) -> None:
-    """Bind sizes and constants in `model` in place, as :func:`optimize` does, and infer its shapes."""
-    bind_constants(model, constants)
-    Pipeline(_binding(model, shapes, dims)).run(model)
 
 
 def require_static(model: Model) -> None:

@@ -106,16 +106,20 @@ class Executable:
             verification: what :func:`graphopt.verify` found, for a map of numeric errors.
         """
         reporting = importlib.import_module("graphopt.reporting")
+        options = self.manifest.get("options", {})
         known = reporting.measured(
             self.target,
             self.cost,
             self.placement,
-            self.manifest.get("options", {}).get("precision"),
+            options.get("precision"),
             None if verification is None else verification.to_json(),
         )
-        facts = [("target", str(self.target)), ("pipeline", self.manifest.get("pipeline") or "(no passes)")]
+        facts = [("target", str(self.target)), ("precision", options.get("precision", "fp32"))]
+        facts += [("dimensions", ", ".join(f"{n}={v}" for n, v in options.get("dims", {}).items()))]
         recall = self.recall or functools.partial(reporting.as_it_is, self.model)
-        text: str = reporting.page(recall, title=title, facts=facts, measured=known)
+        text: str = reporting.page(
+            recall, title=title, facts=[row for row in facts if row[1]], measured=known
+        )
         return text
 
     @property

@@ -10,7 +10,7 @@ from graphopt import viz
 from graphopt.errors import UsageError
 from graphopt.ir import Model
 from graphopt.ir.shapes import infer_shapes
-from graphopt.target import Target
+from graphopt.target import Target, device_of
 from graphopt.transform import Instrument, Report, Watch
 from graphopt.viz import Measured, Timeline
 
@@ -30,7 +30,10 @@ def page(
 ) -> str:
     """The HTML report of a pipeline run."""
     timeline, model = recall()
-    return viz.to_html(viz.run_view(timeline, model, title=title, facts=facts, measured=measured))
+    passes = [step.facts["changed"] for step in timeline.ledger.steps[1:]]
+    counted = [("passes", f"{sum(passes)} of {len(passes)} changed something")] if passes else []
+    view = viz.run_view(timeline, model, title=title, facts=[*facts, *counted], measured=measured)
+    return viz.to_html(view)
 
 
 def recall_run(
@@ -82,9 +85,20 @@ def inline(model: Model, recall: Recall | None) -> str:
     return viz.visualize(model)._repr_html_()
 
 
-def write_run(recall: Recall, path: str | os.PathLike[str]) -> None:
-    """Write the HTML report of a pipeline run to `path` (see :func:`write_page`)."""
-    write_page(path, lambda: page(recall))
+def write_run(
+    recall: Recall,
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    target: str | Target | None = None,
+    precision: str | None = None,
+) -> None:
+    """Write the HTML report of a pipeline run for `target` to `path` (see :func:`write_page`)."""
+    chosen = None if target is None else Target.parse(target)
+    known = Measured(device=None if chosen is None else device_of(chosen), precision=precision)
+    facts = [] if chosen is None else [("target", str(chosen))]
+    facts += [] if precision is None else [("precision", precision)]
+    write_page(path, lambda: page(recall, title=title, facts=facts, measured=known))
 
 
 def write_page(path: str | os.PathLike[str], make: Callable[[], str]) -> None:

@@ -112,7 +112,7 @@ def build(
             executable.save(save)
         if report:
             progress.say("write the report")
-            executable.report(report)
+            executable.report(report, title=values.heading(model))
     return executable
 
 

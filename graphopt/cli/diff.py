@@ -9,7 +9,7 @@ import typer
 
 from graphopt.cli import options
 from graphopt.cli.output import Output, bar, clean, short, size
-from graphopt.cli.visualize import Subject, open_subjects, sizes
+from graphopt.cli.subjects import Subject, open_subjects, sizes
 from graphopt.errors import EXIT_POLICY
 
 if TYPE_CHECKING:

@@ -75,7 +75,7 @@ def optimize(
             result.save(destination)
         if report:
             progress.say("write the report")
-            result.report(report)
+            result.report(report, title=values.heading(model))
     done = result.report.to_json()
     output.document(
         "graphopt.optimize/1",

@@ -167,6 +167,11 @@ def file_stem(source: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).stem).strip("-.") or "model"
 
 
+def heading(source: str) -> str:
+    """The name of the file or folder `source`, for a title."""
+    return Path(source).name or source
+
+
 def is_artifact(source: str) -> bool:
     """Whether `source` means an artifact: a folder that is one, or that holds no model either."""
     folder = Path(source)

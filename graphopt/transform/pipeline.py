@@ -73,12 +73,13 @@ class Report:
     nodes_after: int = 0
     bytes_before: int = 0
     bytes_after: int = 0
-    page: Callable[[str | os.PathLike[str]], None] | None = dataclasses.field(
-        default=None, repr=False, compare=False
-    )
+    page: Callable[..., None] | None = dataclasses.field(default=None, repr=False, compare=False)
 
-    def __call__(self, path: str | os.PathLike[str]) -> None:
+    def __call__(self, path: str | os.PathLike[str], *, title: str | None = None) -> None:
         """Write the run as an HTML page that shows the graph pass by pass.
+
+        Args:
+            title: the heading; the graph's name by default.
 
         Raises:
             UsageError: GO701, the path does not end in ``.html``, or nothing is known but this report.
@@ -90,7 +91,7 @@ class Report:
                 "the page of a report is made by graphopt.optimize",
                 next_step="Of a pipeline of your own a graphopt.viz.Timeline makes one.",
             )
-        self.page(path)
+        self.page(path, title=title)
 
     @property
     def seconds(self) -> float:

@@ -106,6 +106,7 @@ class Sight:
         self._versions: dict[int, tuple[weakref.ref[Any], int]] = {}
         self._tensors_seen = 0
         self._kinds: dict[Value, str] = {}
+        self._walk: dict[Value, int] = {}
         self._origins: dict[str, tuple[str, ...]] = {}
 
     def look(self, model: Model, invented: frozenset[str] = frozenset()) -> tuple[list[Seen], list[Body]]:
@@ -129,7 +130,7 @@ class Sight:
                     continue
                 work.extend((g, len(seen), where) for g, where in _bodies(node))
                 seen.append(self._node(node, holder, body, invented))
-        self._kinds = {}
+        self._kinds, self._walk = {}, {}
         return seen, bodies
 
     def interface(self, model: Model) -> tuple[list[int], list[int]]:
@@ -138,7 +139,7 @@ class Sight:
         self._kinds = _kinds(graph)
         inputs = [self.value(v) for v in graph.inputs if not v.is_initializer()]
         found = inputs, [self.value(v) for v in graph.outputs]
-        self._kinds = {}
+        self._kinds, self._walk = {}, {}
         return found
 
     def _node(self, node: Node, holder: int, body: tuple[str, int], invented: frozenset[str]) -> Seen:
@@ -167,7 +168,13 @@ class Sight:
         return found
 
     def value(self, value: Value) -> int:
-        """The number of `value` as it is now."""
+        """The number of `value` as it is now, found once in a walk."""
+        number = self._walk.get(value)
+        if number is None:
+            number = self._walk[value] = self._number(value)
+        return number
+
+    def _number(self, value: Value) -> int:
         tensor, constant = _constant(value)
         kind = self._kinds.get(value) or ("init" if constant else "act")
         dtype = value.dtype
@@ -234,13 +241,19 @@ def printed(attribute: Attr) -> str:
         return f"@{attribute.ref_attr_name}"
     value = attribute.value
     if attribute.type == AttributeType.TENSOR:
-        return f"tensor {value.dtype.name.lower()}{list(value.shape.dims)}"
+        return _tensor_text(value)
     if isinstance(value, (list, tuple)):
-        shown = [str(v)[:MAX_PRINTED] for v in value[: MAX_PRINTED // 2]]
+        tensors = attribute.type == AttributeType.TENSORS
+        show = _tensor_text if tensors else str
+        shown = [show(v)[:MAX_PRINTED] for v in value[: MAX_PRINTED // 2]]
         text = f"[{', '.join(shown)}{', …' if len(value) > len(shown) else ''}]"
     else:
         text = value[: MAX_PRINTED + 1] if isinstance(value, str) else str(value)
     return text if len(text) <= MAX_PRINTED else text[: MAX_PRINTED - 1] + "…"
+
+
+def _tensor_text(tensor: Any) -> str:
+    return f"tensor {tensor.dtype.name.lower()}{list(tensor.shape.dims)}"
 
 
 def scope_of(node: Node) -> tuple[str, ...]:

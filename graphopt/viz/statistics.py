@@ -65,7 +65,9 @@ def describe(tensor: Any) -> dict[str, Any] | None:
         if finite.size > SHOWN_ELEMENTS:
             row["hist"] = _histogram(finite)
     if tensor.size <= SHOWN_ELEMENTS:
-        row["shown"] = ", ".join(f"{x:.9g}" for x in numbers.reshape(-1).tolist())
+        exact = sample.dtype.kind in "iu"
+        shown = sample.reshape(-1).tolist() if exact else numbers.reshape(-1).tolist()
+        row["shown"] = ", ".join(str(x) if exact else f"{x:.9g}" for x in shown)
     return row
 
 

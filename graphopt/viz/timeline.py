@@ -7,6 +7,7 @@ from typing import Any
 
 import onnx_ir.passes
 
+from graphopt.errors import UsageError
 from graphopt.ir import AttributeType, Model
 from graphopt.transform import Instrument, PassRecord
 from graphopt.transform.pipeline import initializer_bytes
@@ -32,7 +33,13 @@ class Timeline(Instrument):
     statistics: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     def before_pass(self, index: int, total: int, pass_: onnx_ir.passes.PassBase, model: Model) -> None:
-        """Record the graph as it is before the first pass."""
+        """Record the graph as it is before the first pass.
+
+        Raises:
+            UsageError: GO701, the timeline has watched another run.
+        """
+        if index == 0 and len(self.ledger.steps) > 1:
+            raise UsageError("GO701", "a timeline watches one run", next_step="Make another one.")
         if not self.ledger.steps:
             self.start(model)
 

@@ -204,3 +204,5 @@ def test_sizes_give_numbers_to_operations(cli: Cli, relu_model: Path, optimized:
     unknown = cli("visualize", relu_model, "--dim", "M=2")
     assert unknown.code == 2 and "N, x.0" in unknown.err
     assert cli("visualize", relu_model, "--shape", "x:4x3", "-o", "bound.html").code == 0
+    for wrong in ("x:4", "x:4x3x1", "x:4x2", "z:4"):
+        assert cli("visualize", relu_model, "--shape", wrong).code == 2, wrong

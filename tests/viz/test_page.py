@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import gzip
 import hashlib
 import html
@@ -15,10 +16,14 @@ from typing import Any
 
 import pytest
 from checking import model_from
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 import graphopt
 from graphopt.errors import InvariantError, UsageError
+from graphopt.ir import Model
+from graphopt.transform import Changes, Exactness, Pass, Pipeline
 from graphopt.viz import frame, page, visualize
 from graphopt.viz.page import COMPRESS_FROM, policy, to_html, to_json
 
@@ -231,3 +236,47 @@ def test_notebooks_get_a_frame_or_a_drawing(monkeypatch: pytest.MonkeyPatch) -> 
     assert frame('"><script>').count("<script>") == 0
     monkeypatch.setattr("graphopt.viz.MAX_INLINE_NODES", 0)
     assert picture.svg() in picture._repr_html_()
+
+
+@dataclasses.dataclass(frozen=True)
+class NegateEverything(Pass):
+    """A pass that is wrong: every Relu becomes a Neg."""
+
+    exactness = Exactness.BIT_EXACT
+
+    def run(self, model: Model) -> Changes:
+        changes = Changes()
+        for node in model.graph:
+            if node.op_type == "Relu":
+                node.op_type = "Neg"
+                changes.count("negated")
+        return changes
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_pass_that_verification_undid_is_told_of(tmp_path: Path, watched: bool) -> None:
+    model = model_from("agraph (float[2] x) => (float[2] y) { [i] a = Identity (x) [r] y = Relu (a) }")
+    steps = Pipeline([*Pipeline("eliminate-identity"), NegateEverything()])
+    instruments = [graphopt.viz.Timeline()] if watched else []
+    result = graphopt.optimize(model, pipeline=steps, verify="each", instruments=instruments)
+    result.report(tmp_path / "r.html")
+    view = carried((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert [step["changed"] for step in view["steps"]] == [True, True, False]
+    assert view["steps"][2]["notes"][0].startswith("undone, it changes results")
+    assert [node.op_type for node in result.model.graph] == ["Relu"]
+
+
+def test_a_run_that_a_limit_stopped_is_recalled_as_far_as_it_went(tmp_path: Path) -> None:
+    result = graphopt.optimize(BERT, "cpu", rule_limit=20)
+    result.report(tmp_path / "r.html")
+    view = carried((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert len(view["steps"]) == 1 + len(result.report.passes)
+    assert view["steps"][-1]["nodes"] == result.report.nodes_after
+
+
+@given(st.lists(st.text(st.characters(codec=None), max_size=40), max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_any_text_is_carried_as_it_is(names: list[str]) -> None:
+    text = to_json({"strings": names})
+    assert text.isascii() and not set("<>&") & set(text)
+    assert json.loads(text) == {"strings": names}

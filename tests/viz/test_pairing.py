@@ -163,3 +163,25 @@ def test_models_without_anything_in_common() -> None:
     after = nameless("agraph (float[2] u) => (float[2] v) { p = Exp (u) q = Log (p) v = Tan (q) }")
     found: Any = sorted((state for *_, state in matched(before, after)))
     assert found == ["added", "added", "added", "removed", "removed"]
+
+
+def test_structure_finds_exactly_what_is_gone_from_a_deep_graph() -> None:
+    """No name is shared, and every layer is like every other: only the Identities are missing."""
+
+    def layers(prefix: str, whole: bool) -> Model:
+        rows, value = [], "x"
+        for i in range(12):
+            a, b, c, d = (f"{prefix}{i}_{part}" for part in "abcd")
+            rows.append(f"{a} = MatMul ({value}, {value}) {b} = Relu ({a})")
+            rows.append(
+                f"{c} = Identity ({b}) {d} = Add ({c}, {value})" if whole else f"{d} = Add ({b}, {value})"
+            )
+            value = d
+        return nameless(f"agraph (float[2,2] x) => (float[2,2] y) {{ {' '.join(rows)} y = Tanh ({value}) }}")
+
+    view = visualize(layers("p", True), layers("q", False)).view
+    view_checks.check(view)
+    states = [state for *_, state in view["diff"]["pairs"]]
+    assert (states.count("same"), states.count("removed"), states.count("added")) == (37, 12, 0)
+    gone = {before for before, _, state in view["diff"]["pairs"] if state == "removed"}
+    assert {view["strings"][n["o"]] for n in view["nodes"] if n["key"] in gone} == {"Identity"}

@@ -37,7 +37,7 @@ def test_figures_are_those_of_numpy() -> None:
 
 def test_small_tensors_are_shown_in_full() -> None:
     assert of([1.5, -2.0])["shown"] == "1.5, -2"
-    assert of(np.array(7, np.int64))["shown"] == "7"
+    assert of(np.array([-7, 2**63 - 1], np.int64))["shown"] == "-7, 9223372036854775807"
     assert of(np.array([True, False]))["shown"] == "1, 0"
 
 

@@ -15,6 +15,7 @@ from checking import model_from
 from onnx import TensorProto, helper, numpy_helper
 
 import graphopt
+from graphopt.errors import UsageError
 from graphopt.ir import Model
 from graphopt.target import Target, devices
 from graphopt.transform import Pipeline
@@ -285,6 +286,13 @@ def test_timeline_keeps_no_weights_alive() -> None:
     gc.collect()
     assert old() is None, "the weight that was folded away"
     assert any("stats" in v for v in run_view(timeline, model)["values"])
+
+
+def test_a_timeline_watches_one_run() -> None:
+    timeline = Timeline()
+    graphopt.optimize(model_from(CONV), instruments=[timeline])
+    with pytest.raises(UsageError, match="one run"):
+        graphopt.optimize(model_from(CONV), instruments=[timeline])
 
 
 def test_golden_view() -> None:
