@@ -6,13 +6,14 @@ BIN    := $(VENV)/bin
 # Tests run on this many processes; the compilers inside them use threads of their own.
 JOBS   ?= 2
 
-.PHONY: help setup gpu-compilers demo test test-zoo check lint models bench clean
+.PHONY: help setup gpu-compilers demo test test-types test-zoo check lint models web bench clean
 
 help:
 	@echo "make demo    set up .venv, compile real models for TPU, check them, show what they cost"
 	@echo "make test    set up .venv, run the tests (under 15 minutes on 2 cores)"
 	@echo "make gpu-compilers  add the compilers for NVIDIA GPUs, which need none (1 GB), and so their tests"
 	@echo "make check   format, lint, types, layers and the fast tests (under 90 seconds)"
+	@echo "make web     lint, test and build the front end of the HTML report (needs node)"
 	@echo "make bench   the speed figures: start-up, optimiser scaling, peak memory"
 
 # Rebuilt only when pyproject.toml changes.
@@ -35,6 +36,14 @@ $(VENV)/.gpu-compilers: $(VENV)/.ready
 
 models: setup
 	$(BIN)/python samples/fetch_models.py
+
+# The report's front end: what is built is committed, so that users need no node.
+web/node_modules/.ready: web/package-lock.json
+	cd web && npm ci --no-audit --no-fund
+	@touch $@
+
+web: web/node_modules/.ready
+	cd web && npm run lint && npm test && npm run build
 
 demo: setup
 	$(BIN)/python samples/demo.py

@@ -4,6 +4,7 @@
  */
 
 import type { Graph } from "./graph";
+import { Run } from "./runs";
 
 export type BoxKind = "root" | "scope" | "body" | "repeat" | "part";
 
@@ -34,6 +35,8 @@ interface Piece {
 /** More items than this in one box are split into parts of about PART items. */
 export const MOST = 160;
 const PART = 110;
+/** More copies than this are not shown as one, so that they can be shown one by one. */
+const LONGEST = 100;
 
 export class Boxes {
   readonly all: Box[] = [];
@@ -129,46 +132,23 @@ export class Boxes {
     for (const [template, copies] of [...this.copiesOf]) {
       this.copiesOf.delete(template);
       copies.sort((a, b) => this.first[a] - this.first[b] || a - b);
-      let run: number[] = [];
+      let run = new Run(this.graph);
       const close = (): void => {
-        for (const id of run) {
-          this.all[id].template = run.length > 1 ? run[0] : -1;
-          this.all[id].copies = run.length;
+        const { boxes } = run;
+        for (const id of boxes) {
+          this.all[id].template = boxes.length > 1 ? boxes[0] : -1;
+          this.all[id].copies = boxes.length;
         }
-        if (run.length > 1) this.copiesOf.set(run[0], run);
-        run = [];
+        if (boxes.length > 1) this.copiesOf.set(boxes[0], boxes);
+        run = new Run(this.graph);
       };
       for (const copy of copies) {
-        if (run.length && this.between(run, copy)) close();
-        run.push(copy);
+        const slots = new Set(this.slotsIn(copy));
+        if (run.boxes.length === LONGEST || (run.boxes.length && run.leadsAroundTo(slots))) close();
+        run.add(copy, slots);
       }
       close();
     }
-  }
-
-  /** True if a path leads from the boxes of a run to the next copy through other nodes. */
-  private between(run: number[], next: number): boolean {
-    const { graph } = this;
-    const target = new Set(this.slotsIn(next));
-    const members = new Set(run.flatMap((id) => [...this.slotsIn(id)]));
-    let last = -1;
-    for (const slot of target) last = Math.max(last, graph.order[slot]);
-    const seen = new Set<number>();
-    const queue = [...members];
-    for (const slot of queue) {
-      for (const node of graph.slotNodes[slot]) {
-        for (const edge of graph.outOf[node]) {
-          const to = graph.slot[graph.edges[edge].dst];
-          if (target.has(to)) {
-            if (!members.has(slot)) return true;
-          } else if (!members.has(to) && !seen.has(to) && graph.order[to] < last) {
-            seen.add(to);
-            queue.push(to);
-          }
-        }
-      }
-    }
-    return false;
   }
 
   /** First position of each box's slots in the topological order, by which children are sorted. */

@@ -64,6 +64,7 @@ export function handle(report: Report) {
     /** Names of the nodes that are lit up with the selection. */
     lit: (): string[] => report.related().map((node) => report.graph.name(node)),
     selected: (): string => (report.state.selected === null ? "" : report.describe(report.state.selected)),
+    drawnAfter: (): number => report.drawnAfter,
     camera: () => ({ ...report.camera }),
     state: () => ({ ...report.state, from: report.from, matches: report.found.length }),
     /** Draws all panes `count` times while the camera moves; milliseconds of each frame. */

@@ -5,7 +5,7 @@ import type { Side } from "./lens";
 import type { Palette } from "./palette";
 import type { Report } from "./report";
 import { shownAs } from "./scene";
-import type { Item } from "./layout";
+import { isBox, type Item } from "./layout";
 
 export interface Lit {
   related: Set<Item>;
@@ -26,6 +26,15 @@ export function lit(report: Report): Lit {
   };
 }
 
+/** The selected item, on the sides that show the selected node itself. */
+function selectedOn(report: Report, side: Side): Item | null {
+  const { selected } = report.state;
+  if (selected === null || isBox(selected)) return selected;
+  const [shown, chosen] = [report.lens.nodeIn(selected, side), report.chosen()];
+  const { graph } = report;
+  return shown >= 0 && chosen >= 0 && graph.key(shown) === graph.key(chosen) ? selected : null;
+}
+
 export function job(report: Report, side: Side, palette: Palette, marks: Lit): Job {
   const heat = report.heat();
   return {
@@ -33,7 +42,7 @@ export function job(report: Report, side: Side, palette: Palette, marks: Lit): J
     lens: report.lens,
     side,
     palette,
-    marks: { selected: report.state.selected, ...marks },
+    marks: { selected: selectedOn(report, side), ...marks },
     unstacked: report.unstacked,
     tint: heat ? (item, node) => heat.tint(item, node) : null,
     bigBytes: report.bigBytes,

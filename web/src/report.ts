@@ -63,6 +63,8 @@ export class Report {
   found: number[] = [];
   /** True once a match of this search was shown. */
   jumped = false;
+  /** Milliseconds from the start of the page's life to its first drawing. */
+  drawnAfter = 0;
   /** Set once the first pane knows its size. */
   fitted = false;
   private readonly onState: (() => void)[] = [];

@@ -4,6 +4,7 @@ import type { RawGroup, RawNode, RawStep, RawValue, RawView, Status } from "../s
 
 export class Documents {
   readonly strings: string[] = [""];
+  private readonly indices = new Map([["", 0]]);
   readonly values: RawValue[] = [];
   readonly nodes: RawNode[] = [];
   readonly groups: RawGroup[] = [{ n: 0, p: -1, k: "root" }];
@@ -11,8 +12,10 @@ export class Documents {
   pairs: [number, number, Status][] = [];
 
   s(text: string): number {
-    const at = this.strings.indexOf(text);
-    return at >= 0 ? at : this.strings.push(text) - 1;
+    const known = this.indices.get(text);
+    if (known !== undefined) return known;
+    this.indices.set(text, this.strings.length);
+    return this.strings.push(text) - 1;
   }
 
   value(name: string, dims: (number | string)[] = [1, 8], kind: RawValue["k"] = "act", bytes = 32): number {

@@ -114,3 +114,11 @@ test("cycles between steps and dangling parents do no harm", () => {
   assert.equal(graph.boxes.get(g).parent, 0);
   assert.equal(new Set(graph.order).size, 2);
 });
+
+test("a run of thousands of copies can be taken apart", () => {
+  const boxes = new Graph(blocks(3000)).boxes;
+  assert.ok([...boxes.copiesOf.values()].every((run) => run.length <= 100));
+  const shown = (id: number) =>
+    boxes.get(id).slots.length + boxes.get(id).boxes.filter((box) => !boxes.isCopy(box)).length;
+  assert.ok(boxes.all.every((box) => shown(box.id) <= MOST));
+});

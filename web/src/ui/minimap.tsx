@@ -1,8 +1,9 @@
 import { useEffect, useRef } from "preact/hooks";
 import { draw } from "../draw";
-import { job } from "../jobs";
+import { job, lit, type Lit } from "../jobs";
 import { CanvasPainter } from "../painter";
 import type { Report } from "../report";
+import { find } from "../scene";
 import { isDark, palette } from "./hooks";
 
 const SIZE = { width: 132, height: 168 };
@@ -13,6 +14,7 @@ class MiniView {
   private readonly still = document.createElement("canvas");
   private drawn = "";
   private waiting = 0;
+  private marks: Lit | null = null;
   private readonly stop: (() => void)[] = [];
 
   constructor(
@@ -22,7 +24,13 @@ class MiniView {
     const later = (): void => {
       if (!this.waiting) this.waiting = requestAnimationFrame(() => this.draw());
     };
-    this.stop.push(report.subscribe(later), report.subscribeCamera(later));
+    this.stop.push(
+      report.subscribe(() => {
+        this.marks = null;
+        later();
+      }),
+      report.subscribeCamera(later),
+    );
     canvas.addEventListener("pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);
       this.go(event);
@@ -89,6 +97,15 @@ class MiniView {
     ctx.setTransform(1, 0, 0, 1, 0, 0);
     ctx.clearRect(0, 0, canvas.width, canvas.height);
     ctx.drawImage(this.still, 0, 0);
+    ctx.fillStyle = colours.accent;
+    this.marks ??= lit(report);
+    const { marks } = this;
+    for (const item of [...marks.related, ...marks.found].slice(0, 300)) {
+      const at = find(frame, item);
+      if (!at) continue;
+      const [w, h] = [Math.max(3, at.width * zoom), Math.max(3, at.height * zoom)];
+      ctx.fillRect((left + at.x * zoom) * ratio, (top + at.y * zoom) * ratio, w * ratio, h * ratio);
+    }
     const view = report.view();
     const x = Math.max(1, left + view.x * zoom);
     const y = Math.max(1, top + view.y * zoom);

@@ -78,6 +78,7 @@ export class PaneView {
     ctx.setTransform(scale, 0, 0, scale, canvas.width / 2 - x * scale, canvas.height / 2 - y * scale);
     this.marks ??= lit(report);
     draw(this.painter, report.frame, job(report, this.side, colours, this.marks));
+    report.drawnAfter ||= performance.now();
   }
 
   private world(event: { offsetX: number; offsetY: number }): Point {
