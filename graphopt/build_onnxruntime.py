@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -49,9 +50,36 @@ def lower_onnxruntime(
     session_options = executable.manifest["onnxruntime"]["session_options"]
     if options["level"] == 0:
         session_options["graph_optimization_level"] = "ORT_DISABLE_ALL"
-    elif initializer_bytes(model) < PROBE_BYTES:
-        _probe(executable, session_options)
+    probe_session(executable)
     return executable
+
+
+def with_session_choices(executable: Executable, choices: Mapping[str, Any]) -> Executable:
+    """`executable` as it runs when `choices` are made about its session; the model is shared.
+
+    Args:
+        choices: by the names of :func:`graphopt.lowering.cuda.choices.session_axes`; others are left out.
+    """
+    choosing = importlib.import_module("graphopt.lowering.cuda.choices")
+    plan = choosing.with_choices(executable.manifest["onnxruntime"], choices)
+    made = dataclasses.replace(
+        executable,
+        manifest={**executable.manifest, "onnxruntime": plan},
+        notes=list(executable.notes),
+        folder=None,
+        _session=None,
+    )
+    if plan["session_options"] != executable.manifest["onnxruntime"]["session_options"]:
+        probe_session(made)
+    return made
+
+
+def probe_session(executable: Executable) -> None:
+    """Turn ONNX Runtime's optimisers off if it does not survive them on this model."""
+    settings = executable.manifest["onnxruntime"]["session_options"]
+    off = settings["graph_optimization_level"] == "ORT_DISABLE_ALL"
+    if not off and initializer_bytes(executable.model) < PROBE_BYTES:
+        _probe(executable, settings)
 
 
 def _lower_ir_version(model: Model) -> None:

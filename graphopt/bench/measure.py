@@ -57,7 +57,9 @@ def interleave(
     runs: int | None = None,
     seconds: float | None = None,
     warmup: int = 3,
+    settle: int = 0,
     seed: int = 0,
+    enough: Callable[[list[Series]], bool] | None = None,
     progress: Callable[[int, int], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Series]:
@@ -68,7 +70,10 @@ def interleave(
         runs: rounds; each calls every candidate once.
         seconds: stop after this time instead, but not before 10 rounds (or `runs`, where both are given).
         warmup: calls of each candidate before the clock starts.
+        settle: calls before each one that is timed: they take what the candidate before it left behind
+            (its threads, which go on spinning for a while, and caches).
         seed: of the order in which candidates are called within a round.
+        enough: asked after each round from the least number on whether what was measured will do.
         progress: called with (round, rounds) as the rounds go by; rounds is 0 when time decides.
     """
     for call in candidates.values():
@@ -80,15 +85,23 @@ def interleave(
     least = runs if runs is not None else 10
     done, begun = 0, clock()
     while done < least or (seconds is not None and clock() - begun < seconds):
+        if enough is not None and done >= least and enough(_series(timings)):
+            break
         if progress is not None:
             progress(done, 0 if seconds is not None else least)
         draw.shuffle(order)
         for name in order:
             call = candidates[name]
+            for _ in range(settle):
+                call()
             started = clock()
             call()
             timings[name].append(clock() - started)
         done += 1
+    return _series(timings)
+
+
+def _series(timings: Mapping[str, Sequence[float]]) -> list[Series]:
     return [Series(name, tuple(found)) for name, found in timings.items()]
 
 

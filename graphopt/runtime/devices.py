@@ -39,6 +39,19 @@ def cuda_device_count() -> int:
 
 
 @cache
+def gpu_names() -> tuple[str, ...]:
+    """The names of the CUDA devices that the driver offers."""
+    names = []
+    for index in range(cuda_device_count()):
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        handle, buffer = ctypes.c_int(), ctypes.create_string_buffer(256)
+        if driver.cuDeviceGet(ctypes.byref(handle), index) == 0:
+            driver.cuDeviceGetName(buffer, len(buffer), handle)
+        names.append(buffer.value.decode(errors="replace") or "unknown")
+    return tuple(names)
+
+
+@cache
 def why_unusable(provider: str) -> str | None:
     """Why `provider` cannot be used on this machine; None if, as far as can be told, it can.
 

@@ -52,9 +52,12 @@ _PLAN_OPTIONS = frozenset(
     {
         "arena_extend_strategy",
         "cudnn_conv_algo_search",
+        "cudnn_conv_use_max_workspace",
         "device_id",
         "enable_cuda_graph",
+        "prefer_nhwc",
         "trt_bf16_enable",
+        "trt_builder_optimization_level",
         "trt_detailed_build_log",
         "trt_engine_cache_enable",
         "trt_engine_cache_path",
@@ -69,6 +72,9 @@ _PLAN_OPTIONS = frozenset(
     }
 )
 """What a plan may set: it may come from a stranger's artifact, and other options load libraries by path."""
+
+_PLAN_ENTRIES = {"session.intra_op.allow_spinning": frozenset({"0", "1"})}
+"""The session's entries that a plan may set, with their values."""
 
 
 class OrtSession:
@@ -219,9 +225,9 @@ def _checked_plan(plan: Mapping[str, Any]) -> Mapping[str, Any]:
             path = PurePath(str(value))
             if key.endswith("_path") and (path.is_absolute() or ".." in path.parts):
                 problem = f"{key}={value!r}"
-    entries = (plan.get("session_options") or {}).get("config_entries")
-    if entries:
-        problem = f"session entry {sorted(entries)[0]!r}"
+    for key, value in ((plan.get("session_options") or {}).get("config_entries") or {}).items():
+        if value not in _PLAN_ENTRIES.get(key, ()):
+            problem = f"session entry {key!r}"
     if problem:
         raise ArtifactError("GO602", "not a plan for ONNX Runtime that graphopt wrote", found=problem)
     return plan
@@ -242,6 +248,8 @@ def _session_options(settings: Mapping[str, Any]) -> Any:
     threads = settings.get("intra_op_num_threads")
     if threads is not None:
         options.intra_op_num_threads = int(threads)
+    for key, value in (settings.get("config_entries") or {}).items():
+        options.add_session_config_entry(key, value)
     return options
 
 

@@ -13,6 +13,7 @@ import pytest
 from checking import model_from
 
 from graphopt.errors import LoweringError, PolicyError, UsageError
+from graphopt.lowering.cuda.choices import PROVIDER_VALUES
 from graphopt.lowering.cuda.ort import OrtPlan, lower_ort
 from graphopt.runtime.devices import cuda_device_count
 from graphopt.runtime.ort import _PLAN_OPTIONS, OrtSession
@@ -135,12 +136,14 @@ def test_what_is_not_served_is_refused(target: str, options: dict[str, Any], err
 
 
 def all_options() -> dict[str, set[str]]:
-    """Every option name that any plan sets, by provider."""
+    """Every option name that any plan sets, or that tuning chooses, by provider."""
     names: dict[str, set[str]] = {}
     for text in (STATIC, DYNAMIC, MLP):
         for precision in (None, "tf32", "fp16", "bf16"):
             for name, options in plan_of(text, "tensorrt", precision=precision, profiles=PROFILES).providers:
                 names.setdefault(name, set()).update(options)
+    for name, (provider, _) in PROVIDER_VALUES.items():
+        names[provider].add(name)
     return names
 
 
