@@ -213,38 +213,36 @@ def search(axes: Sequence[Axis], journal: Journal, attempt: Attempt, seed: int =
     start: Point = {axis.name: axis.values[0] for axis in axes}
     draw = random.Random(seed)
     orders = {axis.name: draw.sample(axis.values[1:], len(axis.values) - 1) for axis in axes}
-    base = best = None
-    for candidate in _candidates(start, axes, orders, lambda: best):
+    found = Found(None, None, complete=False)
+    for candidate in _candidates(start, axes, orders, found):
         trial = journal.find(candidate)
         if trial is None:
             with journal.trying(candidate):
-                trial = attempt(candidate, best)
+                trial = attempt(candidate, found.best)
             if trial is None:
-                return Found(best, base, complete=False)
+                return found
             journal.add(trial)
-        if trial.passed and best is None:
-            base = best = candidate
-        elif trial.outcome == "faster" and trial.against == best:
-            best = candidate
-    return Found(best, base, complete=True)
+        if trial.passed and found.best is None:
+            found.base = found.best = candidate
+        elif trial.outcome == "faster" and trial.against == found.best:
+            found.best = candidate
+    found.complete = True
+    return found
 
 
 def _candidates(
-    start: Point,
-    axes: Sequence[Axis],
-    orders: Mapping[str, Sequence[Choice]],
-    best: Callable[[], Point | None],
+    start: Point, axes: Sequence[Axis], orders: Mapping[str, Sequence[Choice]], found: Found
 ) -> Iterator[Point]:
-    """The points to try, each given the best one by then."""
+    """The points to try, each made from the best one that is `found` by then."""
     yield dict(start)
     known = [start]
     for _ in range(ROUNDS):
-        before = best()
+        before = found.best
         for axis in axes:
             for value in (*orders[axis.name], axis.values[0]):
-                candidate = {**(best() or start), axis.name: value}
+                candidate = {**(found.best or start), axis.name: value}
                 if candidate not in known:
                     known.append(candidate)
                     yield candidate
-        if best() == before:
+        if found.best == before:
             return
