@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from graphopt.bench.measure import Series, interleave, percentile, ratio
-from graphopt.bench.memory import peak_growth_bytes
+from graphopt.bench.memory import peak_bytes
 from graphopt.bench.search import Axis, Found, Journal, Point, Trial, search
+from graphopt.bench.throughput import throughput
 
 __all__ = [
     "Axis",
@@ -14,8 +15,9 @@ __all__ = [
     "Series",
     "Trial",
     "interleave",
-    "peak_growth_bytes",
+    "peak_bytes",
     "percentile",
     "ratio",
     "search",
+    "throughput",
 ]

@@ -60,7 +60,7 @@ def session_axes(plan: Mapping[str, Any], kind: str, processors: int | None = No
     for name, (provider, values) in PROVIDER_VALUES.items():
         given = options.get(provider, {}).get(name)
         if provider in PROVIDERS[kind][:1] and (given is not None or name.startswith("trt_")):
-            first = values[0] if given is None else type(values[0])(given)
+            first = values[0] if given is None else int(given) if isinstance(values[0], int) else given
             found[name] = _led_by(first, values)
     return found
 
