@@ -94,6 +94,7 @@ class OrtSession:
         *,
         strict: bool = False,
         record_assignment: bool = False,
+        optimized_model: str | os.PathLike[str] | None = None,
     ) -> None:
         """Create the session.
 
@@ -102,6 +103,7 @@ class OrtSession:
             plan: a plan as JSON (``graphopt.ort-plan/1``), or providers in order; None: the CPU.
             strict: refuse to run without a provider that was asked for.
             record_assignment: let :meth:`assignment` tell which provider each node went to.
+            optimized_model: a file for the model as ONNX Runtime runs it, with the copies between devices.
 
         Raises:
             PolicyError: GO501, in strict mode.
@@ -121,6 +123,8 @@ class OrtSession:
         options = _session_options(settings.get("session_options") or {})
         if record_assignment:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        if optimized_model is not None:
+            options.optimized_model_filepath = os.fspath(optimized_model)
         self._errors = _runtime_errors()
         try:
             self._session = onnxruntime.InferenceSession(
@@ -205,8 +209,16 @@ class OrtSession:
 
         Needs ``record_assignment=True``.
         """
-        groups = self._session.get_provider_graph_assignment_info()
-        return {node.name: group.ep_name for group in groups for node in group.get_nodes()}
+        return {name: provider for provider, names in self.assigned_groups() for name in names}
+
+    def assigned_groups(self) -> list[tuple[str, list[str]]]:
+        """(provider, node names) of everything that was assigned at once: for TensorRT, an engine.
+
+        Needs ``record_assignment=True``. Empty where ONNX Runtime is too old to tell.
+        """
+        tell = getattr(self._session, "get_provider_graph_assignment_info", None)
+        groups = [] if tell is None else tell()
+        return [(group.ep_name, [node.name for node in group.get_nodes()]) for group in groups]
 
 
 def _checked_plan(plan: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -321,35 +321,68 @@ def summarize(model: Model, placements: Sequence[NodePlacement]) -> PlacementSum
 
 
 def _count_copies(model: Model, placements: Sequence[NodePlacement]) -> int:
-    """Values needed on the side on which they are not produced; constants are placed once, at load."""
+    """The copies that ONNX Runtime inserts, graph by graph; constants are placed once, at load.
+
+    A value is copied where it is produced, if a user on the other side asks for it, and otherwise in each
+    graph where both sides use it. What a body uses of the graphs around it is used by the node that holds
+    it, too.
+    """
     provider_of = {p.node: p.provider for p in placements}
-    kind_of = {p.node: p.kind for p in placements}
+    folded = {p.node for p in placements if p.kind == "folded"}
     if set(provider_of.values()) <= {CPU}:
         return 0
-    copies = 0
-    for node in _holders(model.graph):
-        if kind_of[node.name or ""] == "folded":
+    holders = _holders(model.graph)
+    used: dict[tuple[Graph | None, Value], set[bool]] = {}
+    for node in holders:
+        if node.name in folded:
             continue
-        provider = provider_of[node.name or ""]
-        for index, value in enumerate(node.outputs):
-            on_host = provider == CPU or (provider == CUDA and index in _host(kernels.HOST_OUTPUTS, node))
-            copies += (not on_host) in _sides(value, provider_of)
-    for value in model.graph.inputs:
-        copies += len(_sides(value, provider_of)) == 2
+        for index, value in enumerate(node.inputs):
+            if value is not None and not _is_constant(value, folded):
+                on_host = _on_host(node, index, provider_of, kernels.HOST_INPUTS)
+                _use(used, value, node, on_host, holders, provider_of)
+    copies = 0
+    for (graph, value), sides in used.items():
+        producer = value.producer()
+        if producer is not None and producer.graph is graph:
+            index = next(i for i, output in enumerate(producer.outputs) if output is value)
+            copies += (not _on_host(producer, index, provider_of, kernels.HOST_OUTPUTS)) in sides
+        else:
+            copies += len(sides) == 2
     return copies
+
+
+def _is_constant(value: Value, folded: set[str | None]) -> bool:
+    producer = value.producer()
+    return constant_tensor(value) is not None or (producer is not None and producer.name in folded)
+
+
+def _use(
+    used: dict[tuple[Graph | None, Value], set[bool]],
+    value: Value,
+    node: Node,
+    on_host: bool,
+    holders: dict[Node, Node | None],
+    provider_of: dict[str, str],
+) -> None:
+    """Note that `node` uses `value`, and so do the nodes that hold it, up to where `value` comes from."""
+    while True:
+        used.setdefault((node.graph, value), set()).add(on_host)
+        producer = value.producer()
+        home = value.graph if producer is None else producer.graph
+        holder = holders[node]
+        if home is node.graph or holder is None:
+            return
+        node, on_host = holder, provider_of[holder.name or ""] == CPU
+
+
+def _on_host(node: Node, index: int, provider_of: dict[str, str], table: dict[str, tuple[int, ...]]) -> bool:
+    """Whether the operand `index` of `node` is in host memory, by `table` for nodes on the device."""
+    provider = provider_of[node.name or ""]
+    return provider == CPU or (provider == CUDA and index in _host(table, node))
 
 
 def _host(table: dict[str, tuple[int, ...]], node: Node) -> tuple[int, ...]:
     return () if node.domain else table.get(node.op_type, ())
-
-
-def _sides(value: Value, provider_of: dict[str, str]) -> set[bool]:
-    """Where `value` is read: True for the host, False for the device."""
-    sides = set()
-    for use in value.uses():
-        provider = provider_of[use.node.name or ""]
-        sides.add(provider == CPU or (provider == CUDA and use.idx in _host(kernels.HOST_INPUTS, use.node)))
-    return sides
 
 
 def check_strict(placements: Sequence[NodePlacement]) -> None:
