@@ -170,7 +170,7 @@ class OrtSession:
             raise PolicyError(
                 "GO501",
                 "strict mode refuses to run without " + "; ".join(self.fallbacks),
-                next_step="Run on a machine that has it, or without --strict.",
+                next_step="Run on a machine that has it (`graphopt doctor` says what is missing), or with --no-strict.",
                 details={"fallbacks": list(self.fallbacks)},
             )
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from graphopt.errors import PolicyError
@@ -67,6 +67,7 @@ class NodePlacement:
         reason: why it is not with the target's first provider; None if it is.
         inside: the control-flow node whose subgraph holds it, if any.
         engine: the number of its TensorRT engine.
+        predicted: the provider that was predicted, where ONNX Runtime itself chose another one.
     """
 
     node: str
@@ -76,6 +77,7 @@ class NodePlacement:
     reason: str | None = None
     inside: str | None = None
     engine: int | None = None
+    predicted: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict without what is not set."""
@@ -92,7 +94,8 @@ class PlacementSummary:
         fallback_ops: operators that fall back, with their number.
         copies: tensors that are copied between host and device on each run, inputs and outputs of the
             model not counted.
-        engines: predicted number of TensorRT engines.
+        engines: number of TensorRT engines.
+        disagreements: nodes that ONNX Runtime put elsewhere than predicted; None: it was not asked.
     """
 
     nodes: dict[str, int]
@@ -100,6 +103,7 @@ class PlacementSummary:
     fallback_ops: dict[str, int]
     copies: int
     engines: int
+    disagreements: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict."""
@@ -391,14 +395,18 @@ def check_strict(placements: Sequence[NodePlacement]) -> None:
     Raises:
         PolicyError: GO501, naming every node that is predicted to run off the accelerator.
     """
-    off = [p for p in placements if p.kind == "fallback"]
-    if not off:
+    refuse_fallbacks([p.to_json() for p in placements if p.kind == "fallback"])
+
+
+def refuse_fallbacks(away: Sequence[Mapping[str, Any]]) -> None:
+    """Raise PolicyError (GO501) that names every node of `away` (rows of a placement), if there are any."""
+    if not away:
         return
-    listing = "\n".join(f"  {p.op} {p.node!r}: {p.reason}" for p in off)
-    count = f"{len(off)} node{'s' if len(off) > 1 else ''}"
+    listing = "\n".join(f"  {p['op']} {p['node']!r}: {p.get('reason', 'no reason is known')}" for p in away)
+    count = f"{len(away)} node{'s' if len(away) > 1 else ''}"
     raise PolicyError(
         "GO501",
         f"{count} would run on the CPU instead of the accelerator:\n{listing}\n",
-        next_step="Compile without --strict to accept that.",
-        details={"nodes": [p.to_json() for p in off]},
+        next_step="Without --strict (run: with --no-strict) that is accepted.",
+        details={"nodes": [dict(p) for p in away]},
     )

@@ -14,7 +14,7 @@ from checking import model_from
 
 from graphopt.errors import LoweringError, PolicyError, UsageError
 from graphopt.lowering.cuda.choices import PROVIDER_VALUES
-from graphopt.lowering.cuda.ort import OrtPlan, lower_ort
+from graphopt.lowering.cuda.ort import OrtPlan, lower_ort, placement_notes
 from graphopt.runtime.devices import cuda_device_count
 from graphopt.runtime.ort import _PLAN_OPTIONS, OrtSession
 from graphopt.target import Target
@@ -113,7 +113,7 @@ def test_strict_refuses_and_otherwise_a_note_says_it() -> None:
     text = "g (float[4] x) => (float[4] y) { a = Exp(x) b = Asin(a) y = Exp(b) }"
     with pytest.raises(PolicyError, match="GO501"):
         plan_of(text, strict=True)
-    (note,) = [n for n in plan_of(text).notes if "fall back" in n]
+    (note,) = [n for n in placement_notes(plan_of(text)) if "fall back" in n]
     assert "Asin (1)" in note
     assert "2 tensors are copied" in note
     assert plan_of(MLP, strict=True).summary.nodes["fallback"] == 0
