@@ -153,12 +153,16 @@ def predict(model: Model, target: Target) -> list[NodePlacement]:
 
 
 def _folded(nodes: Iterable[Node]) -> set[Node]:
-    """The nodes that ONNX Runtime computes when the session is created: all their inputs are constants."""
+    """The nodes that ONNX Runtime computes when the session is created.
+
+    All their inputs are constants; or they are the Shape of a value whose shape is fixed.
+    """
     found: set[Node] = set()
     constants: set[Value] = set()
     for node in nodes:
         operands = [value for value in node.inputs if value is not None]
-        if (
+        known = (node.domain, node.op_type) == ("", "Shape") and static_shape(node.inputs[0]) is not None
+        if known or (
             operands
             and all(value in constants or constant_tensor(value) is not None for value in operands)
             and not any(subgraphs(node))
@@ -203,7 +207,7 @@ def _placed(
         provider, reason = TENSORRT, None
     elif node in folded:
         provider, kind = CPU, "folded"
-        reason = "its inputs are constants: ONNX Runtime computes it once, when it loads the model"
+        reason = "its result is fixed: ONNX Runtime computes it once, when it loads the model"
     elif node in shape:
         provider, kind = CPU, "shape"
         reason = "it computes a shape, which ONNX Runtime does on the CPU"
