@@ -9,6 +9,7 @@ from typing import Any
 
 from graphopt.executable import PROBE_BYTES, Executable, versions
 from graphopt.ir import Model
+from graphopt.platforms import onnxruntime_version
 from graphopt.target import Target
 from graphopt.transform import Report
 from graphopt.transform.pipeline import initializer_bytes
@@ -84,7 +85,7 @@ def _settled(ort: Any, model: Model, plan: Any, device: str) -> tuple[Any, str |
         return plan, f"the placement is predicted: {problem}"
     if found["fallbacks"]:
         return plan, f"the placement is predicted: {'; '.join(found['fallbacks'])}"
-    version = ".".join(map(str, importlib.import_module("graphopt.lowering.cuda.installed").version() or ()))
+    version = ".".join(map(str, onnxruntime_version()))
     return ort.settle(plan, found, f"ONNX Runtime {version} on {device}"), None
 
 

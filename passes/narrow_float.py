@@ -14,7 +14,7 @@ from graphopt.ir.query import constant, constant_tensor, is_op, static_shape
 from graphopt.passes._half_range import DENOMINATOR, misfit
 from graphopt.passes._matching import limits, numbers
 from graphopt.passes._retype import Retyper
-from graphopt.passes._signature import TypedOperands, typed_operands
+from graphopt.passes._signature import TypedOperands, contrib_operands, typed_operands
 from graphopt.transform import CalibratedPass, Changes, Exactness, Ranges, ValueRange
 from graphopt.transform.calibration import observable
 
@@ -87,6 +87,7 @@ class NarrowFloat(CalibratedPass):
         wide-inside: the target takes the statistics of normalizations in float32 whatever their operands'
             type, and its weights are read from a memory that they should be small in: also narrow
             normalizations of what is narrow already, and tables of embeddings.
+        contrib: also narrow activation functions of com.microsoft, which CUDA has float16 kernels for.
         keep: nodes whose name matches this regular expression keep float32.
         room: how many times larger than observed numbers may get (with calibration feeds).
     """
@@ -95,6 +96,7 @@ class NarrowFloat(CalibratedPass):
     keep: str | None = None
     room: float = 2.0
     wide_inside: bool = False
+    contrib: bool = False
 
     exactness = Exactness.LOSSY
 
@@ -130,7 +132,7 @@ class NarrowFloat(CalibratedPass):
         """Decide node by node in graph order, bodies before the node that holds them."""
         keep = re.compile(self.keep) if self.keep else None
         seen = _by_value(model, ranges) if ranges is not None and self.to == "fp16" else None
-        return _Narrowing(model, TYPES[self.to], keep, seen, self.room, self.wide_inside).run()
+        return _Narrowing(model, TYPES[self.to], keep, seen, self.room, self.wide_inside, self.contrib).run()
 
 
 def _by_value(model: Model, ranges: Ranges) -> dict[Value, ValueRange]:
@@ -149,6 +151,7 @@ class _Narrowing:
         seen: dict[Value, ValueRange] | None,
         room: float,
         wide_inside: bool,
+        contrib: bool,
     ) -> None:
         self.model = model
         self.narrow = narrow
@@ -156,6 +159,7 @@ class _Narrowing:
         self.seen = seen
         self.room = room
         self.wide_inside = wide_inside
+        self.contrib = contrib
         self.changes = Changes()
         self.retyper = Retyper(model, DataType.FLOAT, narrow, self._convert)
         self._fits: dict[Value, str | None] = {}
@@ -172,6 +176,8 @@ class _Narrowing:
         if is_op(node, "Cast"):
             return  # reads either type and gives the type that it names
         operands = typed_operands(node, self.model, DataType.FLOAT, self.retyper.retyped)
+        if operands is None and self.contrib:
+            operands = contrib_operands(node, DataType.FLOAT, self.retyper.retyped)
         if operands is None:
             self.retyper.restore(node)
             return

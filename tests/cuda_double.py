@@ -178,10 +178,9 @@ def kernel_rows() -> list[Row]:
 
 def _type_name(text: str) -> str:
     """``tensor(float)`` → ``float``, ``seq(tensor(float))`` → ``seq:float``."""
-    inner = re.sub(
+    return re.sub(
         r"^(?:optional\()?(seq\()?tensor\((\w+)\)+$", lambda m: ("seq:" if m[1] else "") + m[2], text
     )
-    return inner
 
 
 if __name__ == "__main__":

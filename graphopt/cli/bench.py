@@ -122,9 +122,6 @@ def bench(
     is faster. A model is measured once for each --target and -O given.
     """
     output = Output(json, verbose, quiet)
-    from graphopt import bench as measuring
-    from graphopt.cli.progress import Progress
-
     plans = _plans(models, target or ["xla-cpu"], [values.level(n) for n in level] or [2])
     common = {
         "shapes": values.shapes(shape),
@@ -133,36 +130,51 @@ def bench(
         "precision": precision,
     }
     candidates = _open(output, plans, common, original, data, seed)
-    calls = {label: candidate.call for label, candidate in candidates.items()}
     limit = DEFAULT_SECONDS if runs is None and seconds is None else seconds
-    memory: dict[str, int | None] = {}
+    rounds = {"runs": runs, "seconds": limit, "warmup": warmup, "settle": 1, "seed": seed}
+    rows = _measure(output, candidates, rounds, callers, memory=not no_memory)
+    output.document(
+        "graphopt.bench/1", {"candidates": rows, "confidence": 0.95, "seed": seed, "callers": callers}
+    )
+    _show(output, rows, callers)
+
+
+def _measure(
+    output: Output,
+    candidates: dict[str, Candidate],
+    rounds: dict[str, Any],
+    callers: int | None,
+    *,
+    memory: bool,
+) -> list[dict[str, Any]]:
+    """A row of figures for each candidate; ratios are to the first."""
+    from graphopt import bench as measuring
+    from graphopt.cli.progress import Progress
+
+    calls = {label: candidate.call for label, candidate in candidates.items()}
+    peaks: dict[str, int | None] = {}
     rates: dict[str, list[float]] = {}
     with Progress(output) as progress:
         for label, candidate in candidates.items():
             progress.say(f"first run of {label}")
             candidate.call()
-        if not no_memory:
-            memory = _memory(candidates, progress.say)
+        if memory:
+            peaks = _memory(candidates, progress.say)
         progress.say("measure")
-        series = measuring.interleave(
-            calls, runs=runs, seconds=limit, warmup=warmup, settle=1, seed=seed, progress=progress.advance
-        )
+        series = measuring.interleave(calls, progress=progress.advance, **rounds)
         if callers is not None:
             progress.say(f"measure with {callers} callers")
-            rates = measuring.throughput(calls, callers=callers, seconds=limit or DEFAULT_SECONDS)
-    rows = [
+            seconds = rounds["seconds"] or DEFAULT_SECONDS
+            rates = measuring.throughput(calls, callers=callers, seconds=seconds)
+    return [
         {
             **_row(series[0], item),
-            "peak_memory_bytes": memory.get(item.name),
+            "peak_memory_bytes": peaks.get(item.name),
             "concurrent_calls_per_s": rates.get(item.name),
             "notes": candidates[item.name].notes,
         }
         for item in series
     ]
-    output.document(
-        "graphopt.bench/1", {"candidates": rows, "confidence": 0.95, "seed": seed, "callers": callers}
-    )
-    _show(output, rows, callers)
 
 
 def _open(

@@ -170,7 +170,7 @@ class OrtSession:
             raise PolicyError(
                 "GO501",
                 "strict mode refuses to run without " + "; ".join(self.fallbacks),
-                next_step="Run on a machine that has it (`graphopt doctor` says what is missing), or with --no-strict.",
+                next_step="`graphopt doctor` says what is missing; --no-strict accepts the CPU.",
                 details={"fallbacks": list(self.fallbacks)},
             )
 

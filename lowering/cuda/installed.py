@@ -6,7 +6,6 @@ function.
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 from functools import cache
 from typing import Any
@@ -21,18 +20,6 @@ def _state() -> Any:
     from onnxruntime.capi import onnxruntime_pybind11_state
 
     return onnxruntime_pybind11_state
-
-
-@cache
-def version() -> tuple[int, ...] | None:
-    """The version of the installed ONNX Runtime; None if there is none."""
-    for package in ("onnxruntime-gpu", "onnxruntime"):
-        try:
-            text = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        return tuple(int(n) for n in re.findall(r"\d+", text)[:3])
-    return None
 
 
 @cache

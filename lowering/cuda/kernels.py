@@ -21,10 +21,9 @@ from graphopt.ir import DataType, Model, Node, OptionalType, SequenceType, Value
 from graphopt.ir.query import attribute
 from graphopt.lowering.cuda import installed
 from graphopt.lowering.registry import schema_version
+from graphopt.platforms import NEW_CUDA_KERNELS, onnxruntime_version
 
 CONTRIB_DOMAIN = "com.microsoft"
-TABLE_VERSION = (1, 31)
-"""The ONNX Runtime that the newer table is from; what came later is taken to have these kernels too."""
 
 HOST_INPUTS: dict[str, tuple[int, ...]] = {
     "Clip": (1, 2),
@@ -105,7 +104,7 @@ def cuda_table_version() -> str:
 
 
 def _is_new() -> bool:
-    return (installed.version() or TABLE_VERSION) >= TABLE_VERSION
+    return onnxruntime_version() >= NEW_CUDA_KERNELS
 
 
 def cuda_kernels(new: bool | None = None) -> Table:

@@ -13,17 +13,16 @@ from cuda_double import assigned, kernel_rows, why_impossible
 import graphopt
 from graphopt.ir import Model
 from graphopt.ir.io import load
-from graphopt.lowering.cuda import installed, kernels
+from graphopt.lowering.cuda import kernels
 from graphopt.lowering.cuda.ort import lower_ort
 from graphopt.lowering.cuda.placement import predict, summarize
+from graphopt.platforms import onnxruntime_version
 from graphopt.target import Target
 
 REASON = why_impossible()
 pytestmark = [
     pytest.mark.skipif(REASON is not None, reason=f"no double of CUDA: {REASON}"),
-    pytest.mark.skipif(
-        (installed.version() or ())[:2] != (1, 31), reason="the table is of ONNX Runtime 1.31"
-    ),
+    pytest.mark.skipif(onnxruntime_version()[:2] != (1, 31), reason="the table is of ONNX Runtime 1.31"),
 ]
 CUDA_TARGET = Target.parse("cuda")
 SAMPLES = sorted((Path(__file__).parents[2] / "samples" / "generated").glob("*.onnx"))

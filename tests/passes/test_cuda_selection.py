@@ -1,0 +1,59 @@
+"""What is selected for CUDA against the models as they are: on the CPU provider, and in fp16 by XLA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import graphopt
+from graphopt.ir.io import read
+from graphopt.passes.presets import pipeline_text
+from graphopt.platforms import NEW_CUDA_KERNELS, onnxruntime_version
+from graphopt.target import Target
+
+SAMPLES = sorted((Path(__file__).parents[2] / "samples" / "generated").glob("*.onnx"))
+HALF = {"BiasGelu", "FastGelu", "SkipLayerNormalization", "LayerNormalization"}
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda p: p.stem)
+def test_samples_give_the_same_on_the_cpu_provider(path: Path) -> None:
+    executable = graphopt.compile(path, "cuda")
+    report = graphopt.verify(executable, path, runs=2)
+    assert report.ok, report.table()
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda p: p.stem)
+def test_samples_in_fp16_give_the_same_by_xla(path: Path) -> None:
+    """ONNX Runtime's CPU provider lacks the kernels; graphopt's own lowering computes them in standard ones."""
+    half = graphopt.optimize(path, "cuda", precision="fp16").model
+    executable = graphopt.compile(half, "xla-cpu", 0)
+    executable.manifest["exactness"] = "lossy"
+    executable.manifest["options"]["precision"] = "fp16"
+    report = graphopt.verify(executable, read(path), runs=1)
+    assert report.ok, report.table()
+
+
+@pytest.mark.parametrize("name", ["bert-tiny", "gpt-tiny"])
+def test_fp16_reaches_the_fused_operators(name: str) -> None:
+    path = next(p for p in SAMPLES if p.stem == name)
+    model = graphopt.optimize(path, "cuda", precision="fp16").model
+    types = {node.op_type: node.inputs[0].dtype.name for node in model.graph if node.op_type in HALF}  # type: ignore[union-attr]
+    assert len(types) >= 2
+    assert set(types.values()) == {"FLOAT16"}
+
+
+def test_newer_operators_are_raised_where_their_kernels_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphopt.passes import presets
+
+    def raised(version: tuple[int, ...]) -> bool:
+        monkeypatch.setattr(presets, "onnxruntime_version", lambda: version)
+        return "raise-attention{upgrade=true}" in pipeline_text(2, Target.parse("cuda"))
+
+    assert [raised(v) for v in ((1, 24, 0), (1, 30, 9), NEW_CUDA_KERNELS, (2, 0))] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert onnxruntime_version() >= (1, 20)
