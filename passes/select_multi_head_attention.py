@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from graphopt.ir import Model, Node, Value
+from graphopt.ir import Model, Node, SymbolicDim, Value
 from graphopt.ir.query import attribute, rank, same_dim, static_shape
 from graphopt.passes._attention_masks import bounds, every_row_is_open
 from graphopt.passes._onnxruntime import DOMAIN, select
@@ -126,7 +126,7 @@ def _other_mask(mask: Value, query: Value, key: Value, heads: int) -> NoMatch | 
     return None
 
 
-def _dim(value: Value | None, axis: int) -> object:
+def _dim(value: Value | None, axis: int) -> int | SymbolicDim:
     assert value is not None
     assert value.shape is not None
     return value.shape.dims[axis]

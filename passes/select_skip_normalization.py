@@ -34,9 +34,9 @@ def normalized_residual(node: Node, rewriter: Rewriter) -> Replacement:
     x, skip, bias = _with_bias(node, a, b)
     scale, shift = found.inputs[1], found.inputs[2] if len(found.inputs) > 2 else None
     simplified = is_op(found, "RMSNormalization")
-    operands = (x, skip, scale, bias) if simplified else (x, skip, scale, shift, bias)
+    operands = [x, skip, scale, bias] if simplified else [x, skip, scale, shift, bias]
     while operands[-1] is None:
-        operands = operands[:-1]
+        operands.pop()
     made = rewriter.ops(
         SKIPPING[found.op_type],
         *operands,

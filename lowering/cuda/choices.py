@@ -22,6 +22,7 @@ PROVIDER_VALUES: dict[str, tuple[str, tuple[Value, ...]]] = {
     "prefer_nhwc": (CUDA, (0, 1)),
     "cudnn_conv_algo_search": (CUDA, ("EXHAUSTIVE", "HEURISTIC", "DEFAULT")),
     "cudnn_conv_use_max_workspace": (CUDA, (1, 0)),
+    "enable_cuda_graph": (CUDA, (0, 1)),
     "trt_builder_optimization_level": (TENSORRT, (3, 4, 5)),
 }
 """Options of providers: whose, and the values that are worth trying."""
@@ -32,6 +33,7 @@ TITLES = {
     "spinning": "threads wait for work by spinning",
     "prefer_nhwc": "convolutions in channels-last layout",
     "cudnn_conv_algo_search": "how cuDNN's algorithm is found",
+    "enable_cuda_graph": "launches are captured once and replayed, with buffers that stay",
     "cudnn_conv_use_max_workspace": "cuDNN may use as much memory as it likes",
     "trt_builder_optimization_level": "how long TensorRT looks for kernels",
 }

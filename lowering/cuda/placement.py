@@ -359,9 +359,9 @@ def _count_copies(model: Model, placements: Sequence[NodePlacement]) -> int:
     return copies
 
 
-def _is_constant(value: Value, folded: set[str | None]) -> bool:
+def _is_constant(value: Value, folded: set[str]) -> bool:
     producer = value.producer()
-    return constant_tensor(value) is not None or (producer is not None and producer.name in folded)
+    return constant_tensor(value) is not None or (producer is not None and (producer.name or "") in folded)
 
 
 def _use(

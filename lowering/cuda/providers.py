@@ -9,12 +9,14 @@ from typing import Any
 from graphopt.errors import LoweringError, UsageError
 from graphopt.ir import DataType, Model, SymbolicDim
 from graphopt.ir.query import is_op, static_shape
+from graphopt.lowering.cuda.kernels import CONTRIB_DOMAIN
+from graphopt.lowering.cuda.layout import CONVOLUTIONS, is_fused_conv, residual_transposes
 from graphopt.lowering.cuda.placement import CUDA, PROVIDERS, TENSORRT
 from graphopt.target import Target
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 CACHE_FOLDER = "tensorrt"
-"""Where engines and timings are cached, relative to the folder of the model."""
+"""Engines and timings are cached; the runtime puts the user's own folder in the place of this name."""
 
 Profiles = Mapping[str, tuple[int, int, int]]
 """Dimension name → its smallest, most likely and largest size."""
@@ -87,7 +89,9 @@ def _cuda(options: Options, model: Model, precision: str | None, device_id: int,
         options.set(
             "arena_extend_strategy", "kNextPowerOfTwo", "shapes vary, so the arena grows in few large steps"
         )
-    if any(is_op(node, "Conv", "ConvTranspose") for node in model.graph.all_nodes()):
+    if any(is_op(node, *CONVOLUTIONS) or is_fused_conv(node) for node in model.graph.all_nodes()):
+        _layout(options, model)
+        options.set("cudnn_conv_use_max_workspace", 1, "the fastest algorithms need the most memory")
         if static:
             options.set(
                 "cudnn_conv_algo_search", "EXHAUSTIVE", "shapes are fixed: each convolution is tuned once"
@@ -102,12 +106,35 @@ def _cuda(options: Options, model: Model, precision: str | None, device_id: int,
         options.set("use_tf32", 1, "TF32 was asked for")
     else:
         options.set("use_tf32", 0, "float32 means float32: TF32 keeps 10 bits of the mantissa only")
+    skips = [
+        n for n in model.graph.all_nodes() if n.op_type.startswith("Skip") and n.domain == CONTRIB_DOMAIN
+    ]
+    if any(n.inputs[0] is not None and n.inputs[0].dtype == DataType.FLOAT16 for n in skips):
+        options.set(
+            "enable_skip_layer_norm_strict_mode", 1, "the sums of a normalization are taken in float32"
+        )
     # A captured graph replays fixed device addresses, which feeds from host arrays do not have.
     options.set("enable_cuda_graph", 0, "a captured CUDA graph cannot follow inputs that move in memory")
     if static:
         notes.append(
             "All shapes are fixed: with I/O binding and provider option enable_cuda_graph=1 the launches "
             "could be captured once and replayed."
+        )
+
+
+def _layout(options: Options, model: Model) -> None:
+    """Channels last for convolutions in 16 bits, whose tensor cores read it; what that costs is counted."""
+    convolutions = [n for n in model.graph.all_nodes() if is_op(n, *CONVOLUTIONS) or is_fused_conv(n)]
+    half = [n for n in convolutions if n.outputs[0].dtype in (DataType.FLOAT16, DataType.BFLOAT16)]
+    count = residual_transposes(model)
+    if len(half) * 2 > len(convolutions) and count <= len(half):
+        reason = f"16-bit convolutions are fastest with channels last; {count} transposes are left for it"
+        options.set("prefer_nhwc", 1, reason)
+    elif len(half) * 2 > len(convolutions):
+        options.set("prefer_nhwc", 0, f"channels last would leave {count} transposes, more than convolutions")
+    else:
+        options.set(
+            "prefer_nhwc", 0, f"float32 convolutions gain nothing by channels last ({count} transposes)"
         )
 
 
@@ -138,9 +165,13 @@ def _tensorrt(
             "Set NVIDIA_TF32_OVERRIDE=0 in the environment to forbid it."
         )
     options.set("trt_engine_cache_enable", True, "building an engine takes minutes, loading one does not")
-    options.set("trt_engine_cache_path", CACHE_FOLDER, "the cache travels with the model")
+    options.set("trt_engine_cache_path", CACHE_FOLDER, "the user's own cache, by what the engine was made of")
     options.set("trt_timing_cache_enable", True, "a rebuilt engine reuses what was measured before")
-    options.set("trt_timing_cache_path", CACHE_FOLDER, "the cache travels with the model")
+    options.set("trt_timing_cache_path", CACHE_FOLDER, "the user's own cache, by what the engine was made of")
+    if engines > 1:
+        options.set(
+            "trt_context_memory_sharing_enable", True, "engines run one after the other: they share memory"
+        )
     options.set("trt_detailed_build_log", False, "the builder's log is for debugging the builder")
     if has_static_inputs(model):
         return

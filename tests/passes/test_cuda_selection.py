@@ -25,7 +25,7 @@ def test_samples_give_the_same_on_the_cpu_provider(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda p: p.stem)
 def test_samples_in_fp16_give_the_same_by_xla(path: Path) -> None:
-    """ONNX Runtime's CPU provider lacks the kernels; graphopt's own lowering computes them in standard ones."""
+    """ONNX Runtime's CPU provider casts to float32; graphopt's own lowering computes in float16."""
     half = graphopt.optimize(path, "cuda", precision="fp16").model
     executable = graphopt.compile(half, "xla-cpu", 0)
     executable.manifest["exactness"] = "lossy"
