@@ -13,8 +13,8 @@ CHANNELS_LAST_TOO = ("BatchNormalization", "DepthToSpace", "SpaceToDepth", "Grid
 
 _ANY = """
     Abs Add Cast Ceil Clip Concat Div Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity LeakyRelu Log Max
-    LogSoftmax Min Mul Neg PRelu Pad Pow Reciprocal Relu Round Selu Sigmoid Slice Softmax Softplus Softsign Split
-    Sqrt Sub Tanh Where
+    LogSoftmax Min Mul Neg PRelu Pad Pow Reciprocal Relu Round Selu Sigmoid Slice Softmax Softplus Softsign
+    Split Sqrt Sub Tanh Where
 """
 ANY_LAYOUT = frozenset(_ANY.split())
 """Operators that a Transpose is moved through."""
