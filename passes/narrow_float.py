@@ -185,6 +185,8 @@ class _Narrowing:
         if reason is not None:
             if reason:
                 self.changes.declined[reason] += 1
+                kept = {"node": node.name or "", "op": node.op_type, "reason": reason}
+                self.changes.details.append({"kept": "float32", **kept})
             self.retyper.restore(node)
             return
         touched = any(node.inputs[i] not in self.retyper.retyped for i in operands.inputs) or operands.outputs

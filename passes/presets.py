@@ -132,6 +132,8 @@ def pipeline_text(
     if level not in LEVELS:
         raise UsageError("GO701", "unknown optimisation level", found=level, expected="0, 1, 2 or 3")
     steps: list[str] = []
+    if level >= 1 and target is not None and target.kind == "tensorrt":
+        steps.append("expand-functions")
     if level >= 1:
         clean, refold = ([_with_budget(s) if level == 3 else s for s in part] for part in (CLEAN, REFOLD))
         steps += [*clean, *refold]

@@ -132,6 +132,7 @@ def show(output: Output, executable: Executable, folder: Path | None) -> None:
             *cost_facts(executable.target, executable.cost, executable.memory),
         ]
     )
+    _show_kept(output, report)
     show_cost(output, executable.cost, executable.memory)
     show_placement(
         output, executable.placement, executable.manifest.get("onnxruntime"), listed=MOST_FALLBACKS
@@ -141,6 +142,20 @@ def show(output: Output, executable: Executable, folder: Path | None) -> None:
         output.line(f"{clean(folder)}/")
         for path in sorted(folder.iterdir()):
             output.line(f"  {path.name:24} {size(path.stat().st_size)}")
+
+
+def _show_kept(output: Output, report: dict[str, Any]) -> None:
+    """The nodes that a narrower precision left in float32, and why."""
+    kept = [row for record in report["passes"] for row in record["details"] if row.get("kept")]
+    if not kept:
+        return
+    output.table(
+        ["node", "op", "because"],
+        [(row["node"], row["op"], row["reason"]) for row in kept[:MOST_FALLBACKS]],
+        title=f"{len(kept)} nodes keep float32",
+    )
+    if len(kept) > MOST_FALLBACKS:
+        output.line(f"and {len(kept) - MOST_FALLBACKS} more (--json lists all)")
 
 
 def _signature(spec: dict[str, Any]) -> str:

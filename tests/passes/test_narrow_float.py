@@ -405,3 +405,14 @@ def test_contrib_activations_have_no_bfloat16_here() -> None:
     (gelu,) = [n for n in model.graph if n.op_type == "FastGelu"]
     assert gelu.outputs[0].dtype is not None
     assert gelu.outputs[0].dtype.name == "FLOAT"
+
+
+def test_every_node_that_keeps_float32_is_listed_with_its_reason() -> None:
+    text = """g (float[2, 4] x, float[4, 4] w) => (float[2, 4] y)
+        { m = MatMul(x, w) s = Softmax(m) n = MatMul(s, w) y = Exp(n) }"""
+    changes = NarrowFloat(to="fp16", keep="MatMul_2").run(model_from(text))
+    assert [(row["node"], row["op"], row["reason"]) for row in changes.details] == [
+        ("Softmax_1", "Softmax", "Softmax is sensitive to precision"),
+        ("MatMul_2", "MatMul", "kept by name"),
+        ("Exp_3", "Exp", "Exp is sensitive to precision"),
+    ]
