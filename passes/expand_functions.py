@@ -92,7 +92,7 @@ class ExpandFunctions(Pass):
 
     given:  float[N, 4] x; opset 24
     before: y = Swish<alpha = 2.0>(x)
-    after:  y = Mul(x, Sigmoid(Mul(x, 2.0)))
+    after:  y = Mul(x, Sigmoid(Mul(CastLike(2.0, x), x)))
 
     For runtimes that do not know an operator, but those that it stands for. What has control flow in its
     function, draws random numbers, or has operands of unknown type stays.
