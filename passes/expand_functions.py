@@ -12,6 +12,7 @@ from graphopt.ir import Model, Node, Value
 from graphopt.ir.operator_bodies import body_of, has_body
 from graphopt.ir.opset import upgrade
 from graphopt.ir.query import constant_tensor, is_deterministic, subgraphs
+from graphopt.passes._matching import attributes_of
 from graphopt.transform import Changes, Exactness, NoMatch, Pass, Rewriter
 from graphopt.transform.rule import Replacement, Rule, apply_rules
 
@@ -73,7 +74,7 @@ def _copied(
             *operands,
             outputs=len(inner.outputs),
             domain=inner.domain,
-            **dict(inner.attributes),
+            **attributes_of(inner),
         )
         made.update(zip(inner.outputs, results, strict=True))
     results_given = iter([outside(value) for value in model.graph.outputs])

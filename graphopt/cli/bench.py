@@ -23,6 +23,19 @@ DEFAULT_SECONDS = 5.0
 MAX_CANDIDATES = 20
 
 
+Callers = Annotated[
+    int | None,
+    typer.Option(
+        "--callers",
+        metavar="N",
+        min=1,
+        max=256,
+        help="Also measure calls per second when N threads share each candidate.",
+        show_default=False,
+    ),
+]
+
+
 @dataclasses.dataclass
 class Candidate:
     """What is measured.
@@ -98,17 +111,7 @@ def bench(
     warmup: Annotated[
         int, typer.Option("--warmup", metavar="N", min=1, help="Calls before the clock starts.")
     ] = 3,
-    callers: Annotated[
-        int | None,
-        typer.Option(
-            "--callers",
-            metavar="N",
-            min=1,
-            max=256,
-            help="Also measure calls per second when N threads share each candidate.",
-            show_default=False,
-        ),
-    ] = None,
+    callers: Callers = None,
     no_memory: Annotated[
         bool, typer.Option("--no-memory", help="Do not measure peak memory, each in a process of its own.")
     ] = False,

@@ -38,8 +38,8 @@ def body_of(
     if schema is None:
         return None
     call = _call(node, schema, types)
-    types = [onnx.TypeProto() if type_ is None else type_ for type_ in types]
-    function = _function(schema, opset, call, types)
+    given = [onnx.TypeProto() if type_ is None else type_ for type_ in types]
+    function = _function(schema, opset, call, given)
     if function is None:
         return None
     # A body may leave out what its call does not want.
@@ -52,7 +52,7 @@ def body_of(
     call.domain, call.op_type = _DOMAIN, _NAME
     inputs = [
         onnx.ValueInfoProto(name=name, type=type_)
-        for name, type_ in zip(call.input, types, strict=True)
+        for name, type_ in zip(call.input, given, strict=True)
         if name
     ]
     graph = helper.make_graph([call], "function", inputs, [onnx.ValueInfoProto(name=n) for n in call.output])
