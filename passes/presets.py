@@ -191,7 +191,8 @@ def _attention(target: Target | None) -> list[str]:
     kinds = ("cpu", "cuda") if onnxruntime_version() >= NEW_CUDA_KERNELS else ("cpu",)
     upgrade = target is not None and (target.is_xla or target.kind in kinds)
     names = ("raise-rms-normalization", "raise-rotary-embedding", "raise-attention")
-    return [f"{name}{{upgrade=true}}" for name in names] if upgrade else []
+    provider = " provider=cuda" if target is not None and target.kind == "cuda" else ""
+    return [f"{name}{{upgrade=true{provider}}}" for name in names] if upgrade else []
 
 
 def _precision(target: Target | None, precision: str | None, keep_fp32: str | None, level: int) -> list[str]:

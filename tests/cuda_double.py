@@ -98,7 +98,7 @@ def _undefined(library: Path) -> set[str]:
 def _looked_up(library: Path) -> set[str]:
     """Symbols of libraries that the provider opens when it needs them."""
     done = subprocess.run(["strings", "-a", str(library)], capture_output=True, text=True, check=True)
-    return set(re.findall(r"^(?:cudnn|cufft)[A-Z][A-Za-z0-9]+$", done.stdout, re.MULTILINE))
+    return set(re.findall(r"^(?:cudnn|cufft)[A-Z][A-Za-z0-9_]+$", done.stdout, re.MULTILINE))
 
 
 def ask(script: str, *arguments: str) -> Any:

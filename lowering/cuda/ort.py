@@ -111,6 +111,7 @@ def lower_ort(
         profiles=profiles,
         device_id=device_id,
         engines=summary.engines,
+        shape_nodes=summary.nodes["shape"],
     )
     return OrtPlan(
         target=str(target),

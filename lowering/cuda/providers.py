@@ -51,6 +51,7 @@ def choose(
     profiles: Profiles | None,
     device_id: int,
     engines: int,
+    shape_nodes: int = 0,
 ) -> tuple[dict[str, Options], list[str]]:
     """The options of each provider of `target`, in their order, and notes for the user.
 
@@ -58,6 +59,7 @@ def choose(
         precision: fp32 (also None), tf32, fp16 or bf16.
         profiles: for TensorRT, the range of every dynamic dimension.
         engines: the number of TensorRT engines that is predicted.
+        shape_nodes: the number of nodes that compute shapes on the CPU.
 
     Raises:
         LoweringError: GO204, `profiles` does not name all dynamic dimensions.
@@ -67,7 +69,7 @@ def choose(
     for provider in PROVIDERS[target.kind]:
         options = Options()
         if provider == CUDA:
-            _cuda(options, model, precision, device_id, notes)
+            _cuda(options, model, precision, device_id, notes, shape_nodes)
         elif provider == TENSORRT:
             _tensorrt(options, model, precision, profiles, device_id, engines, notes)
         chosen[provider] = options
@@ -76,7 +78,14 @@ def choose(
     return chosen, notes
 
 
-def _cuda(options: Options, model: Model, precision: str | None, device_id: int, notes: list[str]) -> None:
+def _cuda(
+    options: Options,
+    model: Model,
+    precision: str | None,
+    device_id: int,
+    notes: list[str],
+    shape_nodes: int,
+) -> None:
     static = has_static_inputs(model)
     options.set("device_id", device_id, "the device that was asked for")
     if static:
@@ -90,7 +99,7 @@ def _cuda(options: Options, model: Model, precision: str | None, device_id: int,
             "arena_extend_strategy", "kNextPowerOfTwo", "shapes vary, so the arena grows in few large steps"
         )
     if any(is_op(node, *CONVOLUTIONS) or is_fused_conv(node) for node in model.graph.all_nodes()):
-        _layout(options, model)
+        _layout(options, model, shape_nodes)
         options.set("cudnn_conv_use_max_workspace", 1, "the fastest algorithms need the most memory")
         if static:
             options.set(
@@ -122,12 +131,18 @@ def _cuda(options: Options, model: Model, precision: str | None, device_id: int,
         )
 
 
-def _layout(options: Options, model: Model) -> None:
+def _layout(options: Options, model: Model, shape_nodes: int) -> None:
     """Channels last for convolutions in 16 bits, whose tensor cores read it; what that costs is counted."""
     convolutions = [n for n in model.graph.all_nodes() if is_op(n, *CONVOLUTIONS) or is_fused_conv(n)]
     half = [n for n in convolutions if n.outputs[0].dtype in (DataType.FLOAT16, DataType.BFLOAT16)]
     count = residual_transposes(model)
-    if len(half) * 2 > len(convolutions) and count <= len(half):
+    if len(half) * 2 > len(convolutions) and shape_nodes:
+        # ONNX Runtime decides anew after it changed the layout, and then puts them on the device.
+        reason = (
+            f"{shape_nodes} nodes compute shapes: with channels last they would run on the GPU and be copied"
+        )
+        options.set("prefer_nhwc", 0, reason)
+    elif len(half) * 2 > len(convolutions) and count <= len(half):
         reason = f"16-bit convolutions are fastest with channels last; {count} transposes are left for it"
         options.set("prefer_nhwc", 1, reason)
     elif len(half) * 2 > len(convolutions):

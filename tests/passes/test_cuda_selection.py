@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from checking import model_from
 
 import graphopt
 from graphopt.ir.io import read
+from graphopt.lowering.cuda.kernels import cuda_kernels
+from graphopt.lowering.registry import schema_version
+from graphopt.passes._upgrading import NO_CUDA_KERNEL_FROM_22
 from graphopt.passes.presets import pipeline_text
+from graphopt.passes.raise_attention import RaiseAttention
 from graphopt.platforms import NEW_CUDA_KERNELS, onnxruntime_version
 from graphopt.target import Target
 
@@ -48,7 +53,7 @@ def test_newer_operators_are_raised_where_their_kernels_are(monkeypatch: pytest.
 
     def raised(version: tuple[int, ...]) -> bool:
         monkeypatch.setattr(presets, "onnxruntime_version", lambda: version)
-        return "raise-attention{upgrade=true}" in pipeline_text(2, Target.parse("cuda"))
+        return "raise-attention{upgrade=true provider=cuda}" in pipeline_text(2, Target.parse("cuda"))
 
     assert [raised(v) for v in ((1, 24, 0), (1, 30, 9), NEW_CUDA_KERNELS, (2, 0))] == [
         False,
@@ -57,3 +62,28 @@ def test_newer_operators_are_raised_where_their_kernels_are(monkeypatch: pytest.
         True,
     ]
     assert onnxruntime_version() >= (1, 20)
+
+
+def test_no_operator_loses_its_cuda_kernel_by_a_newer_opset() -> None:
+    """What the passes take for lost is what the table of ONNX Runtime 1.31 says."""
+    table = cuda_kernels(new=True)
+
+    def serves(op: str, opset: int) -> bool:
+        since = schema_version("", op, opset)
+        return since is not None and any(kernel.serves(since) for kernel in table["", op])
+
+    ops = sorted(op for domain, op in table if domain == "")
+    lost = {op for op in ops for opset in (22, 23) if serves(op, 18) and not serves(op, opset)}
+    assert lost == NO_CUDA_KERNEL_FROM_22
+    assert not [op for op in ops if serves(op, 18) and not serves(op, 20)]
+
+
+def test_a_model_whose_pool_would_fall_back_keeps_its_opset() -> None:
+    text = """g (float[1, 2, 8, 4] q, float[1, 2, 8, 4] k, float[1, 2, 8, 4] v) => (float[1, 2, 8, 4] y) {
+        kt = Transpose<perm = [0, 1, 3, 2]>(k) s = MatMul(q, kt) t = Softmax(s) a = MatMul(t, v)
+        y = MaxPool<kernel_shape = [1, 1]>(a) }"""
+    cuda, cpu = model_from(text), model_from(text)
+    RaiseAttention(upgrade=True, provider="cuda").run(cuda)
+    RaiseAttention(upgrade=True).run(cpu)
+    assert cuda.opset_imports[""] == 18
+    assert cpu.opset_imports[""] == 23
