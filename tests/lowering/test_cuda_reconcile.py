@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,9 @@ from graphopt.runtime import devices, ort_assignment
 from graphopt.runtime.devices import cuda_device_count
 from graphopt.target import Target
 
+TEXT_MODEL = '<ir_version: 9, opset_import: ["" : 18]> '
 TEXT = "g (float[4] x) => (float[4] y) { a = Exp(x) b = Asin(a) y = Tanh(b) }"
+TEXT_MODEL += TEXT
 REASON = why_impossible()
 
 
@@ -120,3 +124,29 @@ def test_run_refuses_the_cpu_unless_it_is_accepted(tmp_path: Path, target: str) 
     found = loaded.run({"x": np.full(4, -1.0, np.float32)})
     np.testing.assert_allclose(found["y"], np.tanh(np.arcsin(np.exp(-1.0))), rtol=1e-6)
     assert any("no NVIDIA GPU" in note for note in loaded.notes)
+
+
+# --- when ONNX Runtime cannot be asked ---------------------------------------------------------------------
+
+
+def test_a_child_that_fails_dies_or_hangs_leaves_the_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = lower_ort(model_from(TEXT), Target.parse("cpu")).to_json()
+    found, problem = ort_assignment.observe(b"no model", plan)
+    assert found is None
+    assert "GO604" in (problem or "")
+    found, problem = ort_assignment.observe(b"no model", plan, timeout_s=0.001)
+    assert found is None
+    assert "did not load the model in 0 s" in (problem or "")
+    killed = "import os; os.kill(os.getpid(), 9)"
+    run = subprocess.run
+    monkeypatch.setattr(
+        ort_assignment.subprocess, "run", lambda command, **how: run([sys.executable, "-c", killed], **how)
+    )
+    found, problem = ort_assignment.observe(b"no model", plan)
+    assert found is None
+    assert "ended its process with -9" in (problem or "")
+    monkeypatch.setattr(devices, "why_unusable", lambda provider: None)
+    monkeypatch.setattr(devices, "gpu_names", lambda: ("planted",))
+    executable = graphopt.compile(TEXT_MODEL, "cuda")
+    assert executable.manifest["onnxruntime"]["placement_source"].startswith("predicted")
+    assert any("the placement is predicted: ONNX Runtime ended" in note for note in executable.notes)
