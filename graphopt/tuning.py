@@ -36,6 +36,10 @@ KINDS = ("cpu", "cuda", "tensorrt")
 GENERATED_RUNS = 2
 LEAST_ROUNDS = 7
 MOST_ROUNDS = 2000
+EARLY_QUANTILE = 3.29
+"""Of the normal distribution, for the interval of 99.9 % that ends a measurement before its time."""
+MOST_CONFIRMED = 3
+"""How many of the best points are measured anew: the last, and those before it where it was luck."""
 SLOW_S = 0.1
 """From this latency on, what the candidate before left behind no longer counts."""
 FINAL_SHARE = 0.15
@@ -151,11 +155,13 @@ def tune(
 def _finish(bench: _Bench, axes: list[Axis], journal: Journal, found: Found, seed: int) -> Tuned:
     assert found.best is not None
     assert found.base is not None
-    best, speedup, interval = found.best, 1.0, (1.0, 1.0)
-    if best != found.base:
-        speedup, interval = bench.final(found.base, best)
-        if interval[0] <= 1.0:  # it was luck
-            best, speedup, interval = found.base, 1.0, (1.0, 1.0)
+    best, speedup, interval = found.base, 1.0, (1.0, 1.0)
+    chain = found.steps[:0:-1][:MOST_CONFIRMED]
+    for index, point in enumerate(chain):
+        measured, spread = bench.final(found.base, point, len(chain) - index)
+        if spread[0] > 1.0:  # else it was luck, and the one before it may not have been
+            best, speedup, interval = point, measured, spread
+            break
     choices = {name: value for name, value in best.items() if value != found.base[name]}
     executable = bench.executable(best)
     executable.manifest["tuning"] = {
@@ -300,12 +306,16 @@ class _Bench:
         finally:
             self._forget(point, best)
 
-    def final(self, base: Point, best: Point) -> tuple[float, tuple[float, float]]:
-        """How many times as fast as `base` `best` is, measured anew, with the 95 % interval."""
+    def final(self, base: Point, best: Point, shares: int) -> tuple[float, tuple[float, float]]:
+        """How many times as fast as `base` `best` is, measured anew, with the 95 % interval.
+
+        Args:
+            shares: among how many such measurements the time that is left is divided.
+        """
         if self._say is not None:
             self._say("measure the winner against the starting point", 0, 0)
         left = self._budget_s - (self._clock() - self._begun)
-        series = self._measure({"base": base, "best": best}, max(left, 0.0), turn=1)
+        series = self._measure({"base": base, "best": best}, max(left, 0.0) / shares, turn=shares)
         median, low, high = ratio(*series)
         return median, (low, high)
 
@@ -397,10 +407,10 @@ class _Bench:
 
 
 def _decided(series: Sequence[Series]) -> bool:
-    """Whether it is clear which of two is faster, by more than a few rounds."""
+    """Whether it is clear which is faster: clearer than in the end, as it is asked after each round."""
     if len(series) < 2 or len(series[0].seconds) < 2 * LEAST_ROUNDS:
         return False
-    _, low, high = ratio(series[0], series[1])
+    _, low, high = ratio(series[0], series[1], EARLY_QUANTILE)
     return low > 1.02 or high < 0.98
 
 

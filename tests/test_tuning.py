@@ -65,6 +65,7 @@ def test_the_fastest_point_is_found_and_every_point_tried_once() -> None:
     assert found.best == {"a": 2, "b": "y", "c": None}
     assert found.base == {"a": 0, "b": "x", "c": None}
     assert found.complete
+    assert (found.steps[0], found.steps[-1]) == (found.base, found.best)
     assert len(planted.asked) == len({str(sorted(p.items(), key=str)) for p in planted.asked})
 
 
@@ -230,6 +231,33 @@ def test_nothing_is_written_if_no_candidate_passes(tmp_path: Path, monkeypatch: 
     code, folder = tuned(tmp_path, "--budget", "1s")
     assert code == AccuracyError.exit_code
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(("confirmed", "winner"), [((True,), 2), ((False, True), 1), ((False, False), 0)])
+def test_what_was_luck_is_not_kept(
+    confirmed: tuple[bool, ...], winner: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: three points in a row were the best, and the last measurement confirms some of them."""
+    from graphopt import tuning
+
+    points: list[Point] = [{"level": 2, "precision": "fp32", "threads": n} for n in (None, 1, 2)]
+    answers = iter(confirmed)
+
+    class Bench:
+        target = graphopt.Target.parse("cpu")
+
+        def final(self, base: Point, best: Point, shares: int) -> tuple[float, tuple[float, float]]:
+            assert base == points[0]
+            return 1.5, (1.1 if next(answers) else 0.9, 2.0)
+
+        def executable(self, point: Point) -> Executable:
+            return graphopt.compile(MNIST, "cpu")
+
+    found = Found(points[2], points[0], complete=True, steps=points)
+    tuned = tuning._finish(Bench(), [], Journal(None, KEY), found, 0)  # type: ignore[arg-type]
+    assert tuned.executable.manifest["tuning"]["winner"] == points[winner]
+    assert (tuned.speedup == 1.0) == (winner == 0)
+    assert tuned.executable.manifest["tuning"]["confirmed"] == (winner == 2)
 
 
 @pytest.mark.skipif(cuda_device_count() > 0, reason="describes a machine without a GPU")

@@ -195,11 +195,13 @@ class Found:
         best: the fastest point; None if no candidate passed.
         base: the point that all of it started from (the first that passed).
         complete: whether everything was tried; False: the time was up.
+        steps: the points that were the best in their time, from the base on.
     """
 
     best: Point | None
     base: Point | None
     complete: bool
+    steps: list[Point] = dataclasses.field(default_factory=list)
 
 
 def search(axes: Sequence[Axis], journal: Journal, attempt: Attempt, seed: int = 0) -> Found:
@@ -224,8 +226,10 @@ def search(axes: Sequence[Axis], journal: Journal, attempt: Attempt, seed: int =
             journal.add(trial)
         if trial.passed and found.best is None:
             found.base = found.best = candidate
+            found.steps.append(candidate)
         elif trial.outcome == "faster" and trial.against == found.best:
             found.best = candidate
+            found.steps.append(candidate)
     found.complete = True
     return found
 
