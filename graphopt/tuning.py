@@ -315,8 +315,8 @@ class _Bench:
         if self._say is not None:
             self._say("measure the winner against the starting point", 0, 0)
         left = self._budget_s - (self._clock() - self._begun)
-        series = self._measure({"base": base, "best": best}, max(left, 0.0) / shares, turn=shares)
-        median, low, high = ratio(*series)
+        first, second = self._measure({"base": base, "best": best}, max(left, 0.0) / shares, turn=shares)
+        median, low, high = ratio(first, second)
         return median, (low, high)
 
     def executable(self, point: Point) -> Executable:
