@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from graphopt.executable import PROBE_BYTES, Executable, versions
+from graphopt.executable import PROBE_BYTES, Executable, ReportDocument, versions
 from graphopt.ir import Model
 from graphopt.platforms import onnxruntime_version
 from graphopt.target import Target
@@ -45,7 +45,7 @@ def lower_onnxruntime(
     executable = Executable(
         target=target,
         model=model,
-        report=report.to_json(times=False),
+        report=ReportDocument(report.to_json(times=False)),
         manifest={
             "versions": versions("onnx", "onnx-ir", "onnxruntime-gpu", "onnxruntime"),
             "pipeline": pipeline,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from graphopt import artifact
 from graphopt.errors import GraphoptError, LoweringError, PolicyError
-from graphopt.executable import Executable, versions
+from graphopt.executable import Executable, ReportDocument, versions
 from graphopt.ir import Model, TensorType
+from graphopt.parallel import Tick, run_all
 from graphopt.target import Target
 from graphopt.transform import Report
 
@@ -50,10 +51,23 @@ def lower_xla(
         LoweringError: GO201, an operator that nothing here knows.
         PolicyError: GO501, nodes would run on the host and the option ``strict`` is set.
     """
-    executable = Executable(
+    executable = begin(model, target, report, pipeline, options)
+    if say is not None:
+        say("trace the XLA program", 0, 0)
+    programs = trace(executable)
+    if target.kind == "tpu":
+        compile_tpu([(executable, programs)], say, compiler or {})
+    return executable
+
+
+def begin(
+    model: Model, target: Target, report: Report, pipeline: str, options: Mapping[str, Any]
+) -> Executable:
+    """An executable with nothing built yet."""
+    return Executable(
         target=target,
         model=model,
-        report=report.to_json(times=False),
+        report=ReportDocument(report.to_json(times=False)),
         manifest={
             "versions": versions("onnx", "onnx-ir", "jax", "jaxlib", "libtpu"),
             "pipeline": pipeline,
@@ -62,8 +76,10 @@ def lower_xla(
         },
         seconds={"passes": report.seconds},
     )
-    if say is not None:
-        say("trace the XLA program", 0, 0)
+
+
+def trace(executable: Executable) -> dict[str, Exported]:
+    """Make the portable programs, by name, and put them into the executable's files."""
     started = time.perf_counter()
     programs = _trace(executable)
     executable.seconds["trace"] = time.perf_counter() - started
@@ -75,9 +91,7 @@ def lower_xla(
         executable.files[f"{prefix}program.stablehlo.mlir"] = exported.stablehlo.encode()
         if exported.hlo is not None:
             executable.files[f"{prefix}program.hlo.txt"] = exported.hlo.encode()
-    if target.kind == "tpu":
-        _compile_tpu(executable, programs, say, compiler or {})
-    return executable
+    return programs
 
 
 def find_host_nodes(
@@ -89,7 +103,7 @@ def find_host_nodes(
         GraphoptError: as :func:`lower_xla` does while it traces.
     """
     manifest = {"options": {"precision": precision, "strict": False}}
-    executable = Executable(target=target, model=model, report={}, manifest=manifest)
+    executable = Executable(target=target, model=model, report=ReportDocument(), manifest=manifest)
     _trace(executable)
     return executable.placement, executable.notes
 
@@ -197,31 +211,74 @@ def _shapes_known(model: Model) -> bool:
     )
 
 
-def _compile_tpu(
-    executable: Executable, programs: Mapping[str, Exported], say: Say, settings: Mapping[str, Any]
+def compile_tpu(
+    parts: Sequence[tuple[Executable, Mapping[str, Exported]]], say: Say, settings: Mapping[str, Any]
 ) -> None:
+    """Compile the programs of some executables with the TPU compiler, as many at once as `settings` says.
+
+    The time that each executable notes is that of all.
+
+    Args:
+        settings: ``jobs`` (compilers at once; by default one for each processor), ``tick``, and what
+            :func:`graphopt.lowering.xla.aot.compile_for_tpu` takes.
+    """
     aot = importlib.import_module("graphopt.lowering.xla.aot")
-    report = importlib.import_module("graphopt.lowering.xla.report")
     if not aot.tpu_compiler_installed():
-        executable.notes.append(
-            "the TPU compiler (libtpu) is not installed: this artifact holds the portable program only, with "
-            "no TPU executable and no cycles; pip install 'graphopt[tpu]' and compile again"
-        )
+        for executable, _ in parts:
+            executable.notes.append(
+                "the TPU compiler (libtpu) is not installed: this artifact holds the portable program only, "
+                "with no TPU executable and no cycles; pip install 'graphopt[tpu]' and compile again"
+            )
         return
+    stage = "compile with the TPU compiler"
+    count = sum(len(programs) for _, programs in parts)
     if say is not None:
-        say("compile with the TPU compiler", 0, 0)
-    options = executable.manifest["options"]
-    about = describe_compile(executable.model, executable.manifest["pipeline"], options)
-    parts: list[Compiled] = []
-    reports = []
-    for name, exported in programs.items():
-        compiled: Compiled = aot.compile_for_tpu(exported.data, executable.target, about=about, **settings)
+        say(stage, 0, count if count > 1 else 0)
+    rest = {key: value for key, value in settings.items() if key not in ("jobs", "tick")}
+
+    def piece(executable: Executable, exported: Exported) -> Callable[[Tick], Compiled]:
+        about = describe_compile(
+            executable.model, executable.manifest["pipeline"], executable.manifest["options"]
+        )
+
+        def compiled(tick: Tick) -> Compiled:
+            try:
+                found: Compiled = aot.compile_for_tpu(
+                    exported.data, executable.target, about=about, tick=tick, **rest
+                )
+            except GraphoptError as error:
+                if len(parts) > 1:
+                    error.where = ", ".join(filter(None, (error.where, about["dims"])))
+                raise
+            return found
+
+        return compiled
+
+    def finished(done: int, total: int) -> None:
+        if say is not None:
+            say(stage, min(done, total - 1), total)
+
+    work = [piece(executable, each) for executable, programs in parts for each in programs.values()]
+    started = time.perf_counter()
+    compiled = iter(run_all(work, jobs=settings.get("jobs"), finished=finished, tick=settings.get("tick")))
+    spent = time.perf_counter() - started
+    for executable, programs in parts:
+        _keep(executable, {name: next(compiled) for name in programs})
+        executable.seconds["compiler"] = spent
+
+
+def _keep(executable: Executable, compiled: Mapping[str, Compiled]) -> None:
+    """Put what the TPU compiler made into the executable, with its figures."""
+    report = importlib.import_module("graphopt.lowering.xla.report")
+    model, target, options = executable.model, executable.target, executable.manifest["options"]
+    reports = {}
+    for name, part in compiled.items():
         prefix = "" if name == artifact.PROGRAM else f"{name}."
-        executable.files[f"{prefix}tpu.executable"] = compiled.executable
-        executable.files[f"{prefix}tpu.hlo.txt"] = compiled.hlo.encode()
-        parts.append(compiled)
-        reports.append(report.compiled_report(compiled, executable.model, executable.target, options))
-    executable.cost, executable.memory = report.combined(dict(zip(programs, reports, strict=True)))
+        executable.files[f"{prefix}tpu.executable"] = part.executable
+        executable.files[f"{prefix}tpu.hlo.txt"] = part.hlo.encode()
+        reports[name] = report.compiled_report(part, model, target, options)
+    executable.cost, executable.memory = report.combined(reports)
+    parts = list(compiled.values())
     executable.cache = {
         "hit": all(c.cached for c in parts),
         "remark": next((c.remark for c in parts if c.remark), None),
@@ -231,7 +288,6 @@ def _compile_tpu(
         "topology": parts[0].topology,
         "device_kind": parts[0].device_kind,
     }
-    executable.seconds["compiler"] = sum(c.seconds for c in parts)
     executable.notes.append("there is no TPU here: it runs on XLA:CPU")
 
 

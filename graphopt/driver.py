@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import onnx_ir.passes
 
 from graphopt.artifact import is_artifact
+from graphopt.build_buckets import MODES, Mode, lower_buckets, plan_buckets, split_dims
 from graphopt.build_onnxruntime import lower_onnxruntime
 from graphopt.build_xla import lower_xla
+from graphopt.dimensions import Dims, bind_sizes, binding_passes, require_static
 from graphopt.errors import AccuracyError, FeedError, UnsupportedError, UsageError
 from graphopt.executable import Executable
-from graphopt.ir import Model, SymbolicDim
+from graphopt.ir import Model
 from graphopt.ir.bind import bind_constants
 from graphopt.ir.check import check_model
 from graphopt.ir.io import load, read, save
@@ -29,25 +31,35 @@ from graphopt.target import Target
 from graphopt.transform import Exactness, Instrument, Observer, Pass, Pipeline, Report, Watch
 
 if TYPE_CHECKING:
+    from graphopt.reporting import Recall
+    from graphopt.runtime.buckets import Buckets
     from graphopt.verification import VerifyReport
 
 VerifyMode = Literal["each", "end"]
-Dims = Mapping[str, "int | tuple[int, int, int]"]
 Data = str | os.PathLike[str] | Sequence[Mapping[str, Any]]
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
 
 @dataclasses.dataclass
 class Result:
-    """An optimised model and the report of what was done to it."""
+    """An optimised model and the report of what was done to it.
+
+    ``result.report("out.html")`` writes the report as a page that shows the graph pass by pass. For that
+    the pipeline runs again, unless a :class:`graphopt.viz.Timeline` was among the instruments.
+    """
 
     model: Model
     report: Report
     pipeline: str
+    recall: Recall | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def save(self, path: str | os.PathLike[str], **options: Any) -> None:
         """Write the model as ONNX (weights beside it when they are large)."""
         save(self.model, path, **options)
+
+    def _repr_html_(self) -> str:
+        text: str = importlib.import_module("graphopt.reporting").inline(self.model, self.recall)
+        return text
 
 
 class Progress(Instrument):
@@ -113,7 +125,8 @@ def optimize(
     if rule_limit is not None and rule_limit < 0:
         raise UsageError("GO701", "a limit is not negative", where="--rule-limit", found=rule_limit)
     _tell(say, "read the model")
-    work = prepare(
+    again = functools.partial(
+        prepare,
         source,
         target,
         level,
@@ -125,6 +138,7 @@ def optimize(
         keep_fp32=keep_fp32,
         data=data,
     )
+    work = again()
     watching: list[Instrument] = [*instruments, *([Progress(say)] if say else [])]
     run = functools.partial(
         work.pipeline.run,
@@ -137,7 +151,10 @@ def optimize(
         check_model(model)
     else:
         model, report = _verified_run(work, run, verify, None if reproducers is None else Path(reproducers))
-    return Result(model, report, str(work.pipeline))
+    reporting = importlib.import_module("graphopt.reporting")
+    recall = functools.partial(reporting.recall_run, again, report, model, instruments, rule_limit)
+    report.page = functools.partial(reporting.write_run, recall, target=target, precision=precision)
+    return Result(model, report, str(work.pipeline), recall)
 
 
 @dataclasses.dataclass
@@ -176,7 +193,7 @@ def prepare(
     model = load(source)
     feeds = None if data is None else calibration_feeds(data, model)
     bind_constants(model, constants or {})
-    binding = _binding(model, shapes or {}, dims or {})
+    binding = binding_passes(model, shapes or {}, dims or {})
     steps = _pipeline(chosen, level, pipeline, precision, keep_fp32)
     bound = Pipeline(binding).run(model.clone())[0] if binding else model
     narrow = precision if precision in ("bf16", "fp16", "tf32") else None
@@ -233,6 +250,8 @@ def compile(
     tick: Callable[[float], None] | None = None,
     timeout: float | None = None,
     cache: bool = True,
+    buckets: Mode = "pad",
+    jobs: int | None = None,
 ) -> Executable:
     """Compile a model for a target.
 
@@ -244,6 +263,11 @@ def compile(
         tick: called with the seconds that a vendor's compiler has been running.
         timeout: seconds after which a vendor's compiler is stopped; an hour if not given.
         cache: whether the compile cache is used (see :mod:`graphopt.cache`).
+        buckets: what several sizes of a dimension (``dims={"batch": (1, 8, 32)}``, for ``tpu`` and
+            ``xla-cpu``) are for. ``pad``: feeds of any size up to the largest run in the smallest that
+            holds them, which is refused unless it is proven to change no result. ``exact``: feeds must
+            have one of the sizes.
+        jobs: compilers that run at once; as many as there are processors if not given.
 
     A model with free dimensions is compiled per shape when it runs; ahead of time (``tpu``) every
     dimension must be bound by `dims` or `shapes`.
@@ -257,7 +281,9 @@ def compile(
         )
     if precision not in (None, *PRECISIONS):
         raise UsageError("GO701", "unknown precision", found=repr(precision), expected=", ".join(PRECISIONS))
-    static, profiles = _split_dims(dims or {}, chosen)
+    if buckets not in MODES:
+        raise UsageError("GO701", "unknown use of buckets", found=repr(buckets), expected=" or ".join(MODES))
+    static, profiles, sizes = split_dims(dims or {}, chosen)
     result = optimize(
         source,
         chosen,
@@ -276,23 +302,42 @@ def compile(
     options = {
         "level": level,
         "precision": precision or "fp32",
-        "dims": dict(sorted(static.items())),
+        "dims": dict(sorted(static.items())) | {name: list(several) for name, several in sizes.items()},
         "strict": strict,
     }
-    model, report, text = result.model, result.report, result.pipeline
     if chosen.is_xla:
-        if chosen.kind == "tpu":
-            require_static(model)
-        compiler = {"tick": tick, "timeout_s": timeout, "cache": cache}
-        executable = lower_xla(model, chosen, report, text, options, say=say, compiler=compiler)
+        compiler = {"tick": tick, "timeout_s": timeout, "cache": cache, "jobs": jobs}
+        planned = plan_buckets(result.model, sizes, buckets) if sizes else None
+        executable = _lower_xla(result, chosen, planned, options, compiler, say)
     else:
-        executable = lower_onnxruntime(model, chosen, report, text, options, strict=strict, profiles=profiles)
+        executable = lower_onnxruntime(
+            result.model, chosen, result.report, result.pipeline, options, strict=strict, profiles=profiles
+        )
+    executable.recall = result.recall
     executable.notes += [
         f"the pass {record.name} was rolled back, it changes results: {record.rolled_back}"
-        for record in report.passes
+        for record in result.report.passes
         if record.rolled_back
     ]
     return executable
+
+
+def _lower_xla(
+    result: Result,
+    target: Target,
+    buckets: Buckets | None,
+    options: Mapping[str, Any],
+    compiler: Mapping[str, Any],
+    say: Callable[[str, int, int], None] | None,
+) -> Executable:
+    model, report, text = result.model, result.report, result.pipeline
+    if target.kind == "tpu":
+        require_static(model if buckets is None else bind_sizes(model, buckets.largest))
+    if buckets is None:
+        return lower_xla(model, target, report, text, options, say=say, compiler=compiler)
+    return lower_buckets(
+        model, buckets, bind_sizes, target, report, text, options, say=say, compiler=compiler
+    )
 
 
 def calibration_feeds(data: Data, model: Model) -> list[dict[str, Any]]:
@@ -333,79 +378,6 @@ def _pipeline(
         return given
     text = given if given is not None else presets.pipeline_text(level, target, precision, keep_fp32)
     return Pipeline.parse(text)
-
-
-def _split_dims(dims: Dims, target: Target) -> tuple[dict[str, int], dict[str, tuple[int, int, int]]]:
-    """Fixed sizes, and min:opt:max ranges (for TensorRT's profiles only)."""
-    ranges = {k: v for k, v in dims.items() if isinstance(v, tuple)}
-    if ranges and target.kind != "tensorrt":
-        raise UsageError(
-            "GO701",
-            "a range min:opt:max is for TensorRT profiles",
-            where=f"--dim {next(iter(ranges))}",
-            expected="one size",
-        )
-    for name, size in dims.items():
-        sizes = size if isinstance(size, tuple) else (size,)
-        if any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in sizes):
-            raise UsageError("GO701", "a dimension is a positive number", where=f"--dim {name}", found=size)
-    return {k: v for k, v in dims.items() if isinstance(v, int)}, ranges
-
-
-def _binding(model: Model, shapes: Mapping[str, Sequence[int | str]], dims: Dims) -> list[Pass]:
-    """The bind-dims pass for the shapes and sizes given, if any."""
-    sizes: dict[str, int] = {k: v for k, v in dims.items() if isinstance(v, int)}
-    by_name = {v.name or "": v for v in model.graph.inputs}
-    for name, shape in shapes.items():
-        value = by_name.get(name)
-        if value is None:
-            raise UsageError(
-                "GO701", f"--shape names no input {name!r}", expected=", ".join(repr(n) for n in by_name)
-            )
-        if value.shape is None or len(value.shape) != len(shape):
-            raise UsageError(
-                "GO701",
-                "the shape has another rank than the input",
-                where=f"--shape {name}",
-                found=list(shape),
-                expected=None if value.shape is None else str(value.shape),
-            )
-        for axis, (size, dim) in enumerate(zip(shape, value.shape.dims, strict=True)):
-            if isinstance(size, int) and isinstance(dim, SymbolicDim):
-                sizes[f"{name}.{axis}"] = size
-            elif isinstance(size, int) and size != dim:
-                raise UsageError(
-                    "GO701", f"dimension {axis} is fixed", where=f"--shape {name}", found=size, expected=dim
-                )
-    if not sizes:
-        return []
-    find = importlib.import_module("graphopt.passes").find
-    return [find("bind-dims")(dims=tuple(f"{k}={v}" for k, v in sizes.items()))]
-
-
-def require_static(model: Model) -> None:
-    """Raise UnsupportedError (GO204) naming the dimensions that are free, if any."""
-    free: dict[str, list[str]] = {}
-    for value in model.graph.inputs:
-        for axis, dim in enumerate(value.shape.dims if value.shape is not None else ()):
-            if not isinstance(dim, int):
-                free.setdefault(str(dim.value), []).append(f"{value.name}.{axis}")
-    if free:
-        listed = ", ".join(f"{name} ({', '.join(places)})" for name, places in free.items())
-        raise UnsupportedError(
-            "GO204",
-            f"the target needs fixed shapes, but these dimensions are free: {listed}",
-            next_step="Bind them: " + " ".join(f"--dim {name}=8" for name in free),
-            details={"free_dims": free},
-        )
-    for value in model.graph.inputs:
-        if value.shape is None:
-            raise UnsupportedError(
-                "GO204",
-                "the input has no declared shape",
-                where=f"input {value.name!r}",
-                next_step="Export the model with a shape for this input.",
-            )
 
 
 def load_artifact(folder: str | os.PathLike[str]) -> Executable:
@@ -449,10 +421,11 @@ def verify(
     verification = importlib.import_module("graphopt.verification")
     executable, reference = _subject(subject, against, dims, constants, compile_options)
     fixed = bind_constants(reference.clone(), constants) if constants else {}
+    sizes = {**executable.example_sizes(), **{k: v for k, v in (dims or {}).items() if isinstance(v, int)}}
     given = (
         [dict(f) for f in feeds]
         if feeds is not None
-        else [verification.generate_feeds(executable.model, dims=dims, seed=seed + i) for i in range(runs)]
+        else [verification.generate_feeds(executable.model, dims=sizes, seed=seed + i) for i in range(runs)]
     )
     names = {i["name"] for i in executable.inputs}
     exactness = Exactness(executable.manifest["exactness"])

@@ -35,6 +35,7 @@ CODES: dict[str, str] = {
     "GO207": "the target's compiler is not installed",
     "GO208": "the target's compiler crashed",
     "GO209": "the target's compiler went over its time or memory limit",
+    "GO210": "padding a dimension could change results",
     # 3xx: passes and pipelines
     "GO301": "a pass failed",
     "GO302": "a pass changed the model's interface",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +24,9 @@ from graphopt.transform.pipeline import initializer_bytes
 
 if TYPE_CHECKING:
     from graphopt.lowering.xla.partition import Partition
+    from graphopt.reporting import Recall
+    from graphopt.runtime.buckets import Buckets
+    from graphopt.verification import VerifyReport
 
 PROBE_BYTES = 1 << 30
 """Larger models are not loaded once more just to see whether ONNX Runtime survives it."""
@@ -35,6 +39,26 @@ class Session(Protocol):
         """The outputs by name."""
 
 
+class ReportDocument(dict[str, Any]):
+    """A report as JSON-ready data, which writes itself as a page when it is called with a path."""
+
+    make: Callable[..., str]
+
+    def __call__(self, path: str | os.PathLike[str], **details: Any) -> None:
+        """Write the HTML report to `path`.
+
+        Args:
+            details: what :meth:`Executable.page` takes.
+
+        Raises:
+            UsageError: GO701, the name does not end in ``.html``.
+            OutputError: GO111, the file cannot be written.
+        """
+        importlib.import_module("graphopt.reporting").write_page(
+            path, functools.partial(self.make, **details)
+        )
+
+
 @dataclasses.dataclass
 class Executable:
     """A compiled model.
@@ -42,21 +66,24 @@ class Executable:
     Attributes:
         target: what it was compiled for.
         model: the optimised graph.
-        report: what the pipeline did, as a JSON-ready dict (schema ``graphopt.report/1``).
+        report: what the pipeline did, as a JSON-ready dict (schema ``graphopt.report/1``); called with a
+            path, it writes an HTML page that shows the graph pass by pass, cycles and placement on it.
+            Of an executable that was loaded the page shows the model as it is.
         cost: cycles per node by the target compiler's estimate, what bounds each, padding and advice, as
             a dict; None where no such compiler ran.
         memory: device memory in bytes by use (``hbm`` is their sum, ``peak`` the most in use at once, by
             the tensors in ``alive_at_peak``); None where no compiler ran.
         placement: what would not run on the target's accelerator, and why.
         notes: everything a user should know: what was not done, what runs elsewhere.
-        manifest: the rest of what the artifact records.
+        manifest: the rest of what the artifact records. Under ``buckets`` the sizes that there are programs
+            for, with the cost and memory of each; the attributes here are then those of the largest.
         files: the target's own files by name.
         cache: whether the compile cache had it, and what is worth knowing about that; not saved.
     """
 
     target: Target
     model: Model
-    report: dict[str, Any]
+    report: ReportDocument
     manifest: dict[str, Any]
     cost: dict[str, Any] | None = None
     memory: dict[str, Any] | None = None
@@ -66,8 +93,36 @@ class Executable:
     folder: Path | None = None
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     cache: dict[str, Any] | None = None
+    recall: Recall | None = dataclasses.field(default=None, repr=False, compare=False)
     _session: Session | None = dataclasses.field(default=None, repr=False)
     _scratch: tempfile.TemporaryDirectory[str] | None = dataclasses.field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.report.make = self.page
+
+    def page(self, *, title: str | None = None, verification: VerifyReport | None = None) -> str:
+        """The HTML report (see :attr:`report`).
+
+        Args:
+            title: the heading; the graph's name by default.
+            verification: what :func:`graphopt.verify` found, for a map of numeric errors.
+        """
+        reporting = importlib.import_module("graphopt.reporting")
+        options = self.manifest.get("options", {})
+        known = reporting.measured(
+            self.target,
+            self.cost,
+            self.placement,
+            options.get("precision"),
+            None if verification is None else verification.to_json(),
+        )
+        facts = [("target", str(self.target)), ("precision", options.get("precision", "fp32"))]
+        facts += [("dimensions", ", ".join(f"{n}={v}" for n, v in options.get("dims", {}).items()))]
+        recall = self.recall or functools.partial(reporting.as_it_is, self.model)
+        text: str = reporting.page(
+            recall, title=title, facts=[row for row in facts if row[1]], measured=known
+        )
+        return text
 
     @property
     def inputs(self) -> list[dict[str, Any]]:
@@ -118,10 +173,6 @@ class Executable:
 
     def _xla_session(self) -> Session:
         xla = importlib.import_module("graphopt.xla_session")
-        static = all(
-            "kind" not in s and s["shape"] is not None and all(isinstance(d, int) for d in s["shape"])
-            for s in self.inputs
-        )
 
         def note(cut: Partition) -> None:
             """What the first run found out about where the nodes run."""
@@ -130,15 +181,51 @@ class Executable:
             self.manifest["transfers"] = cut.transfers()
 
         options = self.manifest["options"]
-        return xla.open_xla_session(  # type: ignore[no-any-return]
+        programs = [(shapes, self.files[name]) for name, shapes in self._programs() if name in self.files]
+        specs = xla.feed_specs(self.model, self.inputs)
+        session: Session = xla.open_xla_session(
             self.model,
-            specs=xla.feed_specs(self.model, self.inputs),
+            specs=specs,
             precision=options["precision"],
-            exported=self.files.get(artifact.PROGRAM) if static else None,
+            exported=lambda shapes: next((data for each, data in programs if each == shapes), None),
             partitioned=bool(self.placement),
             strict=bool(options.get("strict")),
             on_partition=note,
         )
+        if self.buckets is None:
+            return session
+        runtime = importlib.import_module("graphopt.runtime.buckets")
+        return runtime.BucketSession(  # type: ignore[no-any-return]
+            session.run, specs, self.buckets, xla.default_feeds(self.model)
+        )
+
+    @property
+    def buckets(self) -> Buckets | None:
+        """The sizes that there are programs for, and how others are padded; None without buckets."""
+        data = self.manifest.get("buckets")
+        if data is None:
+            return None
+        runtime = importlib.import_module("graphopt.runtime.buckets")
+        return runtime.Buckets.from_json(data)  # type: ignore[no-any-return]
+
+    def example_sizes(self) -> dict[str, int]:
+        """Sizes that generated feeds must keep to: those of buckets, between two where that is allowed."""
+        return {} if self.buckets is None else self.buckets.example()
+
+    def _programs(self) -> list[tuple[str, dict[str, tuple[int, ...]]]]:
+        """The portable programs of fixed shapes: the file, and the shapes of the inputs by name."""
+        rows = (self.manifest.get("buckets") or {}).get("programs") or [{"prefix": "", "sizes": {}}]
+        if any(spec["shape"] is None or "kind" in spec for spec in self.inputs):
+            return []
+        found = []
+        for row in rows:
+            shapes = {
+                str(spec["name"]): tuple(row["sizes"].get(dim, dim) for dim in spec["shape"])
+                for spec in self.inputs
+            }
+            if all(isinstance(dim, int) for shape in shapes.values() for dim in shape):
+                found.append((str(row["prefix"]) + artifact.PROGRAM, shapes))
+        return found
 
     def model_path_or_bytes(self) -> Any:
         """The optimised model as ONNX Runtime wants it: the artifact's file, or the model's bytes."""
@@ -194,7 +281,7 @@ class Executable:
         executable = cls(
             target=target,
             model=read(root / artifact.MODEL),
-            report=json.loads((root / "report.json").read_text(encoding="utf-8")),
+            report=ReportDocument(json.loads((root / "report.json").read_text(encoding="utf-8"))),
             manifest={
                 k: v
                 for k, v in manifest.items()
@@ -217,7 +304,10 @@ class Executable:
             placement=list(manifest.get("placement") or []),
             notes=list(manifest.get("notes") or []),
             files={
-                name: (root / name).read_bytes() for name in manifest["files"] if name == artifact.PROGRAM
+                name: (root / name).read_bytes()
+                for name in manifest["files"]
+                if name == artifact.PROGRAM
+                or (name.startswith("bucket-") and name.endswith(f".{artifact.PROGRAM}"))
             },
             folder=root,
         )

@@ -9,16 +9,15 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import itertools
-import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from graphopt import driver
 from graphopt.build_xla import describe_compile
+from graphopt.dimensions import require_static
 from graphopt.errors import GraphoptError, UsageError
 from graphopt.ir import Model
+from graphopt.parallel import Tick, run_all
 from graphopt.target import Target, device_of, devices
 
 MOST_ROWS = 64
@@ -96,10 +95,6 @@ class _Traced:
     program: bytes = b""
     about: dict[str, str] = dataclasses.field(default_factory=dict)
     error: GraphoptError | None = None
-
-
-class _Stopped(Exception):
-    """The plan was interrupted: end the child."""
 
 
 def plan(
@@ -181,7 +176,7 @@ def _trace(source: Any, target: Target, dims: dict[str, int], options: Mapping[s
     export = importlib.import_module("graphopt.lowering.xla.export")
     try:
         result = driver.optimize(source, target, dims=dims, **options)
-        driver.require_static(result.model)
+        require_static(result.model)
         support.require_support(result.model)
         exported, _ = export.export_model(result.model, precision=options["precision"])
     except GraphoptError as error:
@@ -199,29 +194,17 @@ def _compile_all(
     settings: Mapping[str, Any],
     say: Say | None,
 ) -> list[Row]:
-    work = [(one, target) for one in traced for target in targets]
-    stop = threading.Event()
+    def piece(one: _Traced, target: Target) -> Callable[[Tick], Row]:
+        return lambda tick: _row(one, target, precision, {**settings, "tick": tick})
 
-    def tick(_: float) -> None:
-        if stop.is_set():
-            raise _Stopped
+    def finished(done: int, total: int) -> None:
+        if say is not None:
+            say("compile with the TPU compiler", min(done, total - 1), total)
 
-    rows: dict[int, Row] = {}
-    with ThreadPoolExecutor(jobs or os.cpu_count() or 1, thread_name_prefix="plan") as pool:
-        waiting = {
-            pool.submit(_row, one, target, precision, {**settings, "tick": tick}): index
-            for index, (one, target) in enumerate(work)
-        }
-        try:
-            for done in as_completed(waiting):
-                rows[waiting[done]] = done.result()
-                if say is not None:
-                    say("compile with the TPU compiler", len(rows) - 1, len(work))
-        except BaseException:  # an interrupt: children end at their next tick, what waits never starts
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-            raise
-    return [rows[index] for index in range(len(work))]
+    work = [piece(one, target) for one in traced for target in targets]
+    if say is not None:
+        say("compile with the TPU compiler", 0, len(work))
+    return run_all(work, jobs=jobs, finished=finished)
 
 
 def _row(one: _Traced, target: Target, precision: str | None, settings: Mapping[str, Any]) -> Row:

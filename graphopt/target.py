@@ -8,7 +8,7 @@ import re
 import tomllib
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 from graphopt.errors import UsageError
 
@@ -57,6 +57,14 @@ class Device:
             hbm_bytes_per_s=self.hbm_bytes_per_s / parts,
             flops={name: rate / parts for name, rate in self.flops.items()},
         )
+
+
+class SizeRange(NamedTuple):
+    """What a TensorRT engine is built for: the least, the best and the largest size of a dimension."""
+
+    least: int
+    best: int
+    most: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,7 @@ def open_xla_session(
     *,
     specs: Sequence[FeedSpec],
     precision: str | None,
-    exported: bytes | None = None,
+    exported: Callable[[Mapping[str, Any]], bytes | None] | None = None,
     partitioned: bool = False,
     strict: bool = False,
     on_partition: Note | None = None,
@@ -35,7 +35,7 @@ def open_xla_session(
     """A session for `model` as it is, compiled for each combination of shapes that it meets.
 
     Args:
-        exported: the portable program, if it is for exactly these shapes.
+        exported: gives the portable program for inputs of exactly these shapes, if there is one.
         partitioned: whether it is known already that nodes run on the host.
         strict: refuse to run nodes on the host: the error that would send them there is raised.
         on_partition: is told each partition that is made.
@@ -47,8 +47,9 @@ def open_xla_session(
     def program_for(shapes: Mapping[str, Any], known: Mapping[str, np.ndarray]) -> Any:
         # A portable program with free dimensions would run too, but it takes no empty ones, and
         # traced for the shapes at hand the compiler sees their sizes.
-        if exported is not None:
-            return runtime.exported_call(exported)
+        made = None if exported is None or known else exported(shapes)
+        if made is not None:
+            return runtime.exported_call(made)
         built = program.build_program(model, shapes, precision=precision, constants=known)
         return program.quiet(built.function)
 

@@ -7,6 +7,7 @@ import re
 
 from graphopt.errors import UsageError
 from graphopt.ir import Model, Shape, SymbolicDim, Value, shapes
+from graphopt.ir.bind import dimension_symbol
 from graphopt.ir.query import walk_graphs
 from graphopt.transform import Changes, Pass
 
@@ -69,16 +70,10 @@ def _contradiction(name: str, wanted: int, known: int) -> UsageError:
 
 def _find(model: Model, name: str, size: int, axes: dict[Value, dict[int, int]]) -> str | None:
     """The symbol that `name` means; None if there is nothing left to bind."""
-    symbols = {
-        dim.value: None
-        for value in model.graph.inputs
-        if value.shape is not None
-        for dim in value.shape.dims
-        if isinstance(dim, SymbolicDim) and dim.value is not None
-    }
+    symbol = dimension_symbol(model, name)
+    if symbol is not None:
+        return symbol
     for candidate in (name, shapes.dim_name(name)):
-        if candidate in symbols:
-            return candidate
         bound = model.metadata_props.get(BOUND_KEY + candidate)
         if bound is not None:
             if int(bound) != size:
@@ -90,16 +85,21 @@ def _find(model: Model, name: str, size: int, axes: dict[Value, dict[int, int]])
     if dot and value is not None and shape is not None and axis.isdigit() and int(axis) < len(shape):
         dim = shape.dims[int(axis)]
         if isinstance(dim, SymbolicDim):
-            if dim.value is not None:
-                return dim.value
             axes.setdefault(value, {})[int(axis)] = size
         elif dim != size:
             raise _contradiction(name, size, dim)
         return None
+    symbols = {
+        str(dim.value): None
+        for each in model.graph.inputs
+        if each.shape is not None
+        for dim in each.shape.dims
+        if isinstance(dim, SymbolicDim) and dim.value is not None
+    }
     raise UsageError(
         "GO701",
         f"the inputs have no symbolic dimension {name!r}",
-        expected=", ".join(str(s) for s in symbols) or "nothing: every dimension has a size",
+        expected=", ".join(symbols) or "nothing: every dimension has a size",
         next_step="A dimension without a name is bound by input and axis, such as x.0=8.",
     )
 

@@ -23,6 +23,7 @@ from graphopt.errors import (
 )
 from graphopt.ir import Model
 from graphopt.lowering.xla.aot import tpu_compiler_installed
+from graphopt.target import SizeRange
 from graphopt.transform import Changes, Exactness, Pass, Pipeline
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>\n'
@@ -141,7 +142,17 @@ def test_dims_and_shapes_bind() -> None:
         {"dims": {"M": 3}},
         {"dims": {"N": 0}},
         {"dims": {"N": -1}},
-        {"dims": {"N": (1, 2, 3)}},
+        {"dims": {"N": SizeRange(1, 2, 3)}},
+        {"dims": {"N": (1, 2)}, "target": "cuda"},
+        {"dims": {"N": ()}},
+        {"dims": {"N": (1, 0)}},
+        {"dims": {"N": (1, True)}},
+        {"dims": {"N": (1, 2**40)}},
+        {"dims": {"N": tuple(range(1, 66))}},
+        {"dims": {"M": (1, 2)}},
+        {"dims": {"N": (1, 2), "x.0": (3, 4)}},
+        {"dims": {"N": 3, "x.0": (3, 4)}},
+        {"dims": {"N": (1, 2)}, "buckets": "both"},
         {"shapes": {"x": (3, 5)}},
         {"shapes": {"x": (3,)}},
         {"shapes": {"z": (3, 4)}},

@@ -11,12 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
-from graphopt.cli import failures
+from graphopt.cli import failures, options
 from graphopt.cli.bench import bench
 from graphopt.cli.bisect import bisect
 from graphopt.cli.cache import cache
 from graphopt.cli.check import check
 from graphopt.cli.compile import compile_model
+from graphopt.cli.diff import diff
 from graphopt.cli.doctor import doctor
 from graphopt.cli.explain import explain
 from graphopt.cli.inspect import inspect
@@ -31,6 +32,7 @@ from graphopt.cli.run import run
 from graphopt.cli.targets import targets
 from graphopt.cli.tune import tune
 from graphopt.cli.verify import verify
+from graphopt.cli.visualize import visualize
 
 PROGRAM = "graphopt"
 COMPLETION = "_GRAPHOPT_COMPLETE"
@@ -49,6 +51,8 @@ for command in (
     quantize,
     prune,
     inspect,
+    visualize,
+    diff,
     check,
     run,
     verify,
@@ -85,7 +89,7 @@ def graphopt_(
     Results go to stdout, progress and notes to stderr. Every command takes --json.
 
     Exit codes: 0 ok, 1 internal error, 2 wrong usage, 3 the model is invalid or not supported,
-    4 results differ or a pass is wrong, 5 --strict refused a fallback.
+    4 results differ or a pass is wrong, 5 --strict refused a fallback or --fail-on a difference.
     """
 
 
@@ -118,6 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _invoke(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
+    arguments = options.with_report_values(arguments)
     if COMPLETION in os.environ:  # a shell asks for completions
         command.main(args=arguments, prog_name=PROGRAM, complete_var=COMPLETION)
     # Not command.main: that would turn an interrupt into an exit code before it is told.

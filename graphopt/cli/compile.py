@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphopt.cli import options, values
-from graphopt.cli.costs import cost_facts, show_cost
-from graphopt.cli.optimize import dumps
+from graphopt.cli.costs import cost_facts, show_buckets, show_cost
+from graphopt.cli.optimize import check_report, dumps, show_passes, timelines
 from graphopt.cli.output import Output, clean, duration, shape, size
 
 CPU = "CPUExecutionProvider"
@@ -36,7 +36,8 @@ def compile_model(
         ),
     ] = None,
     shape: options.Shapes,
-    dim: options.Dims,
+    dim: options.BucketDims,
+    buckets: options.Buckets = "pad",
     constant: options.Constants,
     precision: options.Precision = None,
     keep_fp32: options.KeepFp32 = None,
@@ -46,10 +47,11 @@ def compile_model(
     strict: options.Strict = False,
     verify: options.Verify = None,
     dump: options.Dump = None,
+    jobs: options.Jobs = None,
     timeout: options.Timeout = None,
     no_cache: options.NoCache = False,
     no_save: Annotated[bool, typer.Option("--no-save", help="Compile and report, write nothing.")] = False,
-    report: Annotated[bool, typer.Option("--report", help="Also show what every pass did.")] = False,
+    report: options.Report = None,
     json: options.Json = False,
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
@@ -68,14 +70,18 @@ def compile_model(
     settings = {
         "level": values.level(level),
         "shapes": values.shapes(shape),
-        "dims": values.dims(dim),
+        "dims": values.bucket_dims(dim),
+        "buckets": buckets,
         "constants": values.constants(constant),
     }
     if destination is not None:
         artifact.check_output(destination)
+    if report:
+        check_report(report)
     executable = build(
         output,
         model,
+        report=report,
         target=chosen,
         precision=precision,
         keep_fp32=keep_fp32,
@@ -83,7 +89,8 @@ def compile_model(
         pipeline=pipeline,
         strict=strict,
         verify=verify,
-        instruments=dumps(dump),
+        instruments=[*dumps(dump), *timelines(report)],
+        jobs=jobs,
         timeout=timeout,
         cache=not no_cache,
         save=destination,
@@ -91,17 +98,19 @@ def compile_model(
     )
     output.document("graphopt.compile/1", executable.to_json())
     show(output, executable, destination)
-    if report:
-        from graphopt.cli.optimize import show_passes
-
+    if report is not None:
         show_passes(output, executable.report)
+    if report:
+        output.line(f"wrote {clean(report)}")
     output.notes(executable.notes)
     remark = (executable.cache or {}).get("remark")
     output.notes([remark] if remark else [])
 
 
-def build(output: Output, model: str, *, save: Path | None = None, **arguments: Any) -> Executable:
-    """Compile `model` with progress shown; write it to `save`, if given."""
+def build(
+    output: Output, model: str, *, save: Path | None = None, report: str | None = None, **arguments: Any
+) -> Executable:
+    """Compile `model` with progress shown; write it to `save` and its page to `report`, if given."""
     from graphopt import driver
     from graphopt.cli.progress import Progress
 
@@ -110,12 +119,16 @@ def build(output: Output, model: str, *, save: Path | None = None, **arguments: 
         if save is not None:
             progress.say("write the artifact")
             executable.save(save)
+        if report:
+            progress.say("write the report")
+            executable.report(report, title=values.heading(model))
     return executable
 
 
 def show(output: Output, executable: Executable, folder: Path | None) -> None:
     """What was made, on stdout."""
     report, seconds = executable.report, executable.seconds
+    rows = (executable.manifest.get("buckets") or {}).get("programs") or []
     output.facts(
         [
             ("target", executable.target),
@@ -129,10 +142,12 @@ def show(output: Output, executable: Executable, folder: Path | None) -> None:
             ),
             ("time", _times(seconds, cached=bool((executable.cache or {}).get("hit")))),
             ("compiler", _compiler(executable.manifest)),
-            *cost_facts(executable.target, executable.cost, executable.memory),
+            ("buckets", _buckets(executable)),
+            *([] if rows else cost_facts(executable.target, executable.cost, executable.memory)),
         ]
     )
     _show_kept(output, report)
+    show_buckets(output, executable.target, rows)
     show_cost(output, executable.cost, executable.memory)
     show_placement(
         output, executable.placement, executable.manifest.get("onnxruntime"), listed=MOST_FALLBACKS
@@ -140,8 +155,22 @@ def show(output: Output, executable: Executable, folder: Path | None) -> None:
     if folder is not None:
         output.line()
         output.line(f"{clean(folder)}/")
-        for path in sorted(folder.iterdir()):
-            output.line(f"  {path.name:24} {size(path.stat().st_size)}")
+        paths = sorted(folder.iterdir())
+        width = max(24, *(len(path.name) for path in paths))
+        for path in paths:
+            output.line(f"  {path.name:{width}} {size(path.stat().st_size)}")
+
+
+def _buckets(executable: Executable) -> str | None:
+    """The sizes that there are programs for, and what happens to others."""
+    found = executable.buckets
+    if found is None:
+        return None
+    sizes = " ".join(f"{name}={','.join(map(str, several))}" for name, several in found.sizes.items())
+    exact = found.padding is None
+    return f"{sizes}; " + (
+        "feeds must have one of these sizes" if exact else "feeds are padded to the next size"
+    )
 
 
 def _show_kept(output: Output, report: dict[str, Any]) -> None:

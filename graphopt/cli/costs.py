@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphopt.cli.output import Output, bar, duration, size
@@ -43,6 +44,33 @@ def show_cost(output: Output, cost: dict[str, Any] | None, memory: dict[str, Any
         output.line("what the figures say", "bold")
         for line in cost["advice"]:
             output.line(f"  - {line}")
+
+
+def show_buckets(output: Output, target: Target, rows: Sequence[dict[str, Any]]) -> None:
+    """What each size costs, a row for each; and the facts of the largest, whose nodes are shown next."""
+    costed = [row for row in rows if row["cost"]]
+    if not costed:
+        return
+    names = list(costed[0]["sizes"])
+    output.table(
+        [*(f">{name}" for name in names), ">cycles", ">time", "bound", ">MFU", ">memory at the peak"],
+        [
+            (
+                *row["sizes"].values(),
+                f"{row['cost']['total_cycles']:,}",
+                duration(row["cost"].get("seconds")),
+                row["cost"].get("bound") or "",
+                _percent(row["cost"].get("mfu")),
+                size(row["memory"].get("peak", row["memory"]["hbm"])),
+            )
+            for row in costed
+        ],
+        title="each size",
+    )
+    largest = costed[-1]
+    output.line()
+    output.line(" ".join(f"{name}={n}" for name, n in largest["sizes"].items()), "bold")
+    output.facts(cost_facts(target, largest["cost"], largest["memory"]))
 
 
 def _memory(memory: dict[str, Any], device: Device | None) -> str:

@@ -87,8 +87,9 @@ def _retyped(array: np.ndarray, dtype: str | None) -> np.ndarray:
 
 
 def generated(executable: Executable, dims: Mapping[str, int], seed: int) -> Arrays:
-    """Generated feeds for `executable`; free dimensions take `dims`, or a small size."""
-    feeds: Arrays = verification().generate_feeds(executable.model, dims=dict(dims) or None, seed=seed)
+    """Generated feeds for `executable`; free dimensions take `dims`, or a small size that it runs."""
+    sizes = {**executable.example_sizes(), **dims}
+    feeds: Arrays = verification().generate_feeds(executable.model, dims=sizes or None, seed=seed)
     return feeds
 
 

@@ -233,9 +233,11 @@ def moved(amount: Amount | None) -> str:
 
 def _show_artifact(output: Output, folder: str, manifest: dict[str, Any]) -> None:
     from graphopt.cli.compile import show_placement
-    from graphopt.cli.costs import cost_facts, show_cost
+    from graphopt.cli.costs import cost_facts, show_buckets, show_cost
     from graphopt.target import Target
 
+    target = Target.parse(manifest["target"])
+    sizes = (manifest.get("buckets") or {}).get("programs") or []
     output.document("graphopt.inspect/1", {"kind": "artifact", "artifact": folder, "manifest": manifest})
     listed = {f"input {i + 1}": s for i, s in enumerate(manifest["inputs"])} | {
         f"output {i + 1}": s for i, s in enumerate(manifest["outputs"])
@@ -250,9 +252,10 @@ def _show_artifact(output: Output, folder: str, manifest: dict[str, Any]) -> Non
             ("options", ", ".join(f"{k}={v}" for k, v in manifest.get("options", {}).items())),
             ("exactness", manifest.get("exactness")),
             *(("file", f"{name}  {size(entry['bytes'])}") for name, entry in manifest["files"].items()),
-            *cost_facts(Target.parse(manifest["target"]), manifest.get("cost"), manifest.get("memory")),
+            *([] if sizes else cost_facts(target, manifest.get("cost"), manifest.get("memory"))),
         ]
     )
+    show_buckets(output, target, sizes)
     show_cost(output, manifest.get("cost"), manifest.get("memory"))
     show_placement(output, manifest.get("placement") or [], manifest.get("onnxruntime"), listed=10)
     output.notes(manifest.get("notes") or [])

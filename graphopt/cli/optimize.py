@@ -32,6 +32,7 @@ def optimize(
     rule_limit: options.RuleLimit = None,
     dump: options.Dump = None,
     list_declined: options.ListDeclined = False,
+    report: options.Report = None,
     json: options.Json = False,
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
@@ -49,6 +50,8 @@ def optimize(
         raise UsageError("GO701", "reproducers are written by --verify each", where="--reproducer")
     if reproducer is None and destination is not None:
         reproducer = f"{destination.with_suffix('')}.reproducers"
+    if report:
+        check_report(report)
     from graphopt import driver
     from graphopt.cli.progress import Progress
 
@@ -63,29 +66,34 @@ def optimize(
             rule_limit=rule_limit,
             reproducers=reproducer if verify == "each" else None,
             data=data,
-            instruments=dumps(dump),
+            instruments=[*dumps(dump), *timelines(report)],
             say=progress.say,
             **settings,
         )
         if destination is not None:
             progress.say("write the model")
             result.save(destination)
-    report = result.report.to_json()
+        if report:
+            progress.say("write the report")
+            result.report(report, title=values.heading(model))
+    done = result.report.to_json()
     output.document(
         "graphopt.optimize/1",
         {
             "model": model,
             "output": None if destination is None else str(destination),
             "pipeline": result.pipeline,
-            "report": report,
+            "report": done,
         },
     )
-    show_passes(output, report, every=bool(verbose))
+    show_passes(output, done, every=bool(verbose))
     if verbose:
-        show_rules(output, report)
+        show_rules(output, done)
     if list_declined:
-        show_declined(output, report)
-    _show_end(output, result, report, None if destination is None else clean(destination))
+        show_declined(output, done)
+    if report:
+        output.line(f"wrote {clean(report)}")
+    _show_end(output, result, done, None if destination is None else clean(destination))
 
 
 def dumps(folder: str | None) -> list[Any]:
@@ -95,6 +103,23 @@ def dumps(folder: str | None) -> list[Any]:
     from graphopt.transform import Dump
 
     return [Dump(folder)]
+
+
+def timelines(report: str | None) -> list[Any]:
+    """The instruments that ``--report FILE`` asks for."""
+    if not report:
+        return []
+    from graphopt.viz import Timeline
+
+    return [Timeline()]
+
+
+def check_report(report: str) -> None:
+    """Raise UsageError or OutputError if no page can be written to `report`: before work starts."""
+    from graphopt.reporting import check_page
+
+    check_page(report)
+    values.check_output_file(report)
 
 
 def _verify_mode(text: str | None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -41,6 +42,37 @@ Dims = Annotated[
         metavar="NAME=SIZE",
         help="Size of a named dimension: N=8; for tensorrt also N=min:opt:max.",
         default_factory=list,
+        show_default=False,
+    ),
+]
+BucketDims = Annotated[
+    list[str],
+    typer.Option(
+        "--dim",
+        metavar="NAME=SIZE,…",
+        help="Size of a named dimension: N=8; several (N=1,8,32, for tpu and xla-cpu) make a program "
+        "for each and feeds are padded to the next; for tensorrt also N=min:opt:max.",
+        default_factory=list,
+        show_default=False,
+    ),
+]
+Buckets = Annotated[
+    str,
+    typer.Option(
+        "--buckets",
+        metavar="pad|exact",
+        help="With several sizes: pad feeds to the next (refused unless proven to change nothing), or take "
+        "feeds of exactly these sizes.",
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        metavar="N",
+        min=1,
+        help="Compilers at once [default: processors].",
         show_default=False,
     ),
 ]
@@ -198,3 +230,28 @@ Calibration = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of generated feeds.")]
+Report = Annotated[
+    str | None,
+    typer.Option(
+        "--report",
+        metavar="[OUT.html]",
+        help="Show what every pass did: as an HTML page with a file name, else as a table.",
+        show_default=False,
+    ),
+]
+
+
+def with_report_values(arguments: Sequence[str]) -> list[str]:
+    """`arguments` with an empty value for each ``--report`` that no name of a page follows.
+
+    The parser knows options with a value and options without one, not both: ``--report model.onnx`` is
+    a flag and a model, ``--report out.html`` a flag with its value.
+    """
+    found: list[str] = []
+    for index, argument in enumerate(arguments):
+        if argument == "--":
+            return [*found, *arguments[index:]]
+        following = arguments[index + 1] if index + 1 < len(arguments) else ""
+        bare = argument == "--report" and not following.lower().endswith((".html", ".htm"))
+        found.append("--report=" if bare else argument)
+    return found

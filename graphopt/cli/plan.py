@@ -39,17 +39,7 @@ def plan(
     keep_fp32: options.KeepFp32 = None,
     level: options.Level = 2,
     pipeline: options.PipelineText = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            "--jobs",
-            "-j",
-            metavar="N",
-            min=1,
-            help="Compilers at once [default: processors].",
-            show_default=False,
-        ),
-    ] = None,
+    jobs: options.Jobs = None,
     timeout: options.Timeout = None,
     no_cache: options.NoCache = False,
     json: options.Json = False,

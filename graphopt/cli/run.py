@@ -36,7 +36,8 @@ def run(
     seed: options.Seed = 0,
     target: options.Target = "xla-cpu",
     shape: options.Shapes,
-    dim: options.Dims,
+    dim: options.BucketDims,
+    buckets: options.Buckets = "pad",
     constant: options.Constants,
     precision: options.Precision = None,
     level: options.Level = 2,
@@ -56,12 +57,13 @@ def run(
     from graphopt.cli import feeds as feeding
     from graphopt.cli.progress import Progress
 
-    sizes = values.dims(dim)
+    sizes = values.bucket_dims(dim)
     arguments = {
         "target": target,
         "level": values.level(level),
         "shapes": values.shapes(shape),
         "dims": sizes,
+        "buckets": buckets,
         "constants": values.constants(constant),
         "precision": precision,
         "strict": bool(strict),

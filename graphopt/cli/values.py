@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from graphopt.errors import OutputError, UsageError
+from graphopt.target import SizeRange
 
 _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -36,32 +37,40 @@ def _dimension(item: str, part: str) -> int | str:
     raise _wrong("--shape", item, "positive sizes or names, as in x:Nx3x224x224")
 
 
-def dims(items: Sequence[str]) -> dict[str, int | tuple[int, int, int]]:
-    """``N=8`` or ``N=1:8:32`` by dimension name."""
-    found: dict[str, int | tuple[int, int, int]] = {}
+def dims(items: Sequence[str]) -> dict[str, int | SizeRange]:
+    """``N=8`` or ``N=1:8:32`` by dimension name, for commands that make one program."""
+    found: dict[str, int | SizeRange] = {}
+    for name, size in bucket_dims(items).items():
+        if isinstance(size, list):
+            raise UsageError(
+                "GO701",
+                "several sizes of one dimension (buckets) are for compile, run and plan",
+                where=f"--dim {name}={','.join(map(str, size))}",
+                expected=f"one size, as in {name}={size[0]}",
+            )
+        found[name] = size
+    return found
+
+
+def bucket_dims(items: Sequence[str]) -> dict[str, int | SizeRange | list[int]]:
+    """``N=8``, ``N=1,8,32`` (a program for each) or ``N=1:8:32`` (a range) by dimension name."""
+    found: dict[str, int | SizeRange | list[int]] = {}
     for item in items:
         name, equals, text = item.rpartition("=")
         if not equals or not name:
             raise _wrong("--dim", item, "NAME=8")
         _once("--dim", name, found)
-        if "," in text:
-            raise UsageError(
-                "GO701",
-                "several sizes of one dimension (buckets) are not there yet",
-                where=f"--dim {item}",
-                expected=f"one size, as in {name}={text.split(',', maxsplit=1)[0]}",
-                next_step="Compile once for each size.",
-            )
-        parts = text.split(":")
-        if len(parts) not in (1, 3) or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
-            raise _wrong("--dim", item, "a positive size, or min:opt:max")
+        ranged = ":" in text
+        parts = [part.strip() for part in text.split(":" if ranged else ",")]
+        if not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts) or (ranged and len(parts) != 3):
+            raise _wrong("--dim", item, "a positive size, several (1,8,32), or min:opt:max")
         sizes = [int(p) for p in parts]
-        if len(sizes) == 1:
-            found[name] = sizes[0]
-        else:
+        if ranged:
             if sizes != sorted(sizes):
                 raise _wrong("--dim", item, "min:opt:max in ascending order")
-            found[name] = (sizes[0], sizes[1], sizes[2])
+            found[name] = SizeRange(*sizes)
+        else:
+            found[name] = sizes[0] if len(sizes) == 1 else sizes
     return found
 
 
@@ -77,13 +86,10 @@ def fixed_dims(items: Sequence[str]) -> dict[str, int]:
 def several_dims(items: Sequence[str]) -> dict[str, list[int]]:
     """``N=8`` or ``N=1,8,32`` by dimension name, for commands that compare sizes."""
     found: dict[str, list[int]] = {}
-    for item in items:
-        name, equals, text = item.rpartition("=")
-        parts = [part.strip() for part in text.split(",")]
-        if not equals or not name or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
-            raise _wrong("--dim", item, "NAME=8 or NAME=1,8,32")
-        _once("--dim", name, found)
-        found[name] = [int(part) for part in parts]
+    for name, sizes in bucket_dims(items).items():
+        if isinstance(sizes, SizeRange):
+            raise _wrong("--dim", f"{name}={':'.join(map(str, sizes))}", "NAME=8 or NAME=1,8,32")
+        found[name] = [sizes] if isinstance(sizes, int) else sizes
     return found
 
 
@@ -159,8 +165,17 @@ def pipeline_settings(
 
 def default_folder(source: str, target: object) -> Path:
     """Where an artifact goes when nobody says: ``mnist.tpu-v5e`` in the current folder."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).stem).strip("-.") or "model"
-    return Path(f"{stem}.{re.sub(r'[^A-Za-z0-9._-]+', '-', str(target))}")
+    return Path(f"{file_stem(source)}.{re.sub(r'[^A-Za-z0-9._-]+', '-', str(target))}")
+
+
+def file_stem(source: str) -> str:
+    """The name of the file `source` without its suffix, with characters that any shell takes."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).stem).strip("-.") or "model"
+
+
+def heading(source: str) -> str:
+    """The name of the file or folder `source`, for a title."""
+    return Path(source).name or source
 
 
 def is_artifact(source: str) -> bool:

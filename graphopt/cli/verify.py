@@ -153,7 +153,7 @@ def _all_feeds(
     if data is not None:
         loaded = verification().load_feeds(data, inputs=[spec["name"] for spec in executable.inputs])
         return [{**constants, **feeds} for feeds in loaded], [f"{data} {n + 1}" for n in range(len(loaded))]
-    dims = {**_sizes_of_shapes(reference, sizes["shapes"]), **sizes["dims"]}
+    dims = {**executable.example_sizes(), **_sizes_of_shapes(reference, sizes["shapes"]), **sizes["dims"]}
     dims |= _sizes_of_shapes(reference, {s["name"]: s["shape"] or () for s in executable.inputs})
     seeds = range(seed, seed + runs)
     made = [verification().generate_feeds(reference, dims=dims, seed=number) for number in seeds]

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from graphopt.errors import UsageError
-from graphopt.ir import DataType, Model, Value
+from graphopt.ir import DataType, Model, SymbolicDim, Value
 from graphopt.ir.edit import Namer, add_initializer
+from graphopt.ir.shapes import dim_name
 
 
 def bind_constants(model: Model, constants: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -42,6 +43,30 @@ def bind_constants(model: Model, constants: Mapping[str, Any]) -> dict[str, np.n
         value.replace_all_uses_with(constant)
         model.graph.initializers.pop(name, None)
     return bound
+
+
+def dimension_symbol(model: Model, name: str) -> str | None:
+    """The symbol that `name` means: a dimension of the inputs (``batch``), or an input's axis (``x.0``).
+
+    None where there is no such dimension, or it has no symbol.
+    """
+    symbols = {
+        dim.value
+        for value in model.graph.inputs
+        if value.shape is not None
+        for dim in value.shape.dims
+        if isinstance(dim, SymbolicDim)
+    }
+    for candidate in (name, dim_name(name)):
+        if candidate in symbols:
+            return candidate
+    owner, dot, axis = name.rpartition(".")
+    value = next((v for v in model.graph.inputs if v.name == owner), None)
+    shape = None if value is None else value.shape
+    if not dot or shape is None or not axis.isdigit() or int(axis) >= len(shape):
+        return None
+    dim = shape.dims[int(axis)]
+    return dim.value if isinstance(dim, SymbolicDim) else None
 
 
 def _as_array(value: Value, given: Any) -> np.ndarray:

@@ -62,13 +62,36 @@ class PassRecord:
 
 @dataclasses.dataclass
 class Report:
-    """What a pipeline did to a model, pass by pass."""
+    """What a pipeline did to a model, pass by pass.
+
+    Attributes:
+        page: writes the HTML report to a path; set by who ran the pipeline.
+    """
 
     passes: list[PassRecord] = dataclasses.field(default_factory=list)
     nodes_before: int = 0
     nodes_after: int = 0
     bytes_before: int = 0
     bytes_after: int = 0
+    page: Callable[..., None] | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    def __call__(self, path: str | os.PathLike[str], *, title: str | None = None) -> None:
+        """Write the run as an HTML page that shows the graph pass by pass.
+
+        Args:
+            title: the heading; the graph's name by default.
+
+        Raises:
+            UsageError: GO701, the path does not end in ``.html``, or nothing is known but this report.
+            OutputError: GO111, the file cannot be written.
+        """
+        if self.page is None:
+            raise UsageError(
+                "GO701",
+                "the page of a report is made by graphopt.optimize",
+                next_step="Of a pipeline of your own a graphopt.viz.Timeline makes one.",
+            )
+        self.page(path, title=title)
 
     @property
     def seconds(self) -> float:

@@ -27,6 +27,7 @@ OPAQUE_TYPES = {
 _NOT_OFFERED = re.compile(
     r"NOT_IMPLEMENTED|opset \d+ is under development|ir[_ ]version|not a registered function/op|"
     r"Could not find an implementation|current official support|No Op registered|"
+    r"is not currently registered or supported|"  # an element type, in a build without it
     r"StringNormalizer::Locale",  # the machine has no such locale
     re.IGNORECASE,
 )

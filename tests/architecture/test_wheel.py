@@ -46,6 +46,7 @@ def test_wheel_works_elsewhere(tmp_path: Path) -> None:
     assert "graphopt/lowering/contrib_schemas.tsv" in names
     assert "graphopt/lowering/cuda/ort_cuda_kernels.tsv" in names
     assert "graphopt/devices.toml" in names
+    assert {"graphopt/viz/static/report.js", "graphopt/viz/static/report.css"} <= set(names)
     assert len(names) == len(set(names))
     assert not [n for n in names if n.startswith(("passes/", "lowering/", "tests/"))]
     install = [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,3 +71,20 @@ def relu_model(tmp_path: Path) -> Path:
     path = folder / "relu.onnx"
     onnx.save(model, path)
     return path
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Compiles go to real child processes of a planted compiler; the file counts them."""
+    from graphopt.lowering.xla import aot
+
+    path = os.pathsep.join(filter(None, (str(ROOT / "tests/lowering"), os.environ.get("PYTHONPATH"))))
+    monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.setenv("GRAPHOPT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("PLANTED", "count")
+    monkeypatch.setenv("PLANTED_COUNT", str(tmp_path / "count"))
+    monkeypatch.setattr(aot, "tpu_compiler_installed", lambda: True)
+    monkeypatch.setattr(
+        aot, "compile_for_tpu", functools.partial(aot.compile_for_tpu, worker="planted_worker")
+    )
+    return tmp_path / "count"

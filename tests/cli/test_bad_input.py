@@ -170,7 +170,7 @@ WRONG_USAGE = {
     "option value": (("optimize", MNIST, "--pipeline", "fuse-conv-bn{standalone=7}"), "GO303", "standalone"),
     "level": (("optimize", MNIST, "-O4"), "GO701", "0, 1, 2 or 3"),
     "level text": (("optimize", MNIST, "-Ofast"), "GO701", "integer"),
-    "buckets": (("compile", MNIST, "--dim", "batch=1,8,32"), "GO701", "buckets"),
+    "buckets": (("optimize", MNIST, "--dim", "batch=1,8,32"), "GO701", "buckets"),
     "range": (("compile", MNIST, "--dim", "batch=1:8:32"), "GO701", "TensorRT"),
     "dim": (("compile", MNIST, "--dim", "batch=-1"), "GO701", "--dim"),
     "dim twice": (("compile", MNIST, "--dim", "batch=1", "--dim", "batch=2"), "GO701", "twice"),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import os
 import time
 from pathlib import Path
 
@@ -12,24 +10,6 @@ import pytest
 from cli.conftest import Cli, Outcome
 
 from graphopt import planning
-from graphopt.lowering.xla import aot
-
-HERE = Path(__file__).resolve().parent
-
-
-@pytest.fixture
-def planted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Compiles go to real child processes of a planted compiler; the file counts them."""
-    path = os.pathsep.join(filter(None, (str(HERE.parent / "lowering"), os.environ.get("PYTHONPATH"))))
-    monkeypatch.setenv("PYTHONPATH", path)
-    monkeypatch.setenv("GRAPHOPT_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("PLANTED", "count")
-    monkeypatch.setenv("PLANTED_COUNT", str(tmp_path / "count"))
-    monkeypatch.setattr(aot, "tpu_compiler_installed", lambda: True)
-    monkeypatch.setattr(
-        aot, "compile_for_tpu", functools.partial(aot.compile_for_tpu, worker="planted_worker")
-    )
-    return tmp_path / "count"
 
 
 def test_rows_for_each_size_and_target(cli: Cli, relu_model: Path, planted: Path) -> None:

@@ -70,3 +70,12 @@ def test_nodes_of_bodies_count(benchmark: ModuleType) -> None:
         }"""
     )
     assert benchmark.count_nodes(model) == 4
+
+
+def test_figures_of_reports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    report = importlib.import_module("report")
+    row = report.measure(report.layered(60), tmp_path)
+    assert row["nodes"] == 61 and row["nodes after"] < 61 and row["versions"] > 61
+    assert (tmp_path / "model-61.html").stat().st_size >= row["page bytes"]
+    assert "optimize, watched" in row["seconds"]

@@ -15,7 +15,7 @@ import onnx
 import onnx.defs
 import onnx_ir
 import pytest
-from checking import make_model, run_xla
+from checking import check_op, make_model, run_xla
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
@@ -233,6 +233,13 @@ def test_type(op: Op, dtype: np.dtype) -> None:
         rtol = max(eps, 1e-12) if narrow or wanted.dtype == np.float64 else 4e-6
         with np.errstate(all="ignore"):
             np.testing.assert_allclose(result.astype(kind), wanted.astype(kind), rtol=rtol, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("to", [np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.uint64])
+def test_floats_out_of_range_keep_the_low_bits_of_the_whole_number(dtype: type, to: type) -> None:
+    x = np.array([-3.7, -300.2, 300.9, 40000.5, -40000.5, -0.5, 255.9], dtype)
+    check_op("Cast", {"x": x}, to=helper.np_dtype_to_tensor_dtype(np.dtype(to)))
 
 
 CASTS = onnx.defs.get_schema("Cast", OPSET).type_constraints[0].allowed_type_strs

@@ -26,14 +26,17 @@ E8M0 = np.dtype(jnp.float8_e8m0fnu)
 BOOL = np.dtype(np.bool_)
 LEAST_BYTE = 127
 """The largest int8; the types of fewer bits end before it."""
+WORD = 4
+"""Bytes of the integers that floats are converted to on all devices."""
 
 
 def converted(x: Array, dtype: np.dtype, saturate: bool = True, round_mode: str = "up") -> Array:
     """`x` as `dtype`.
 
-    Floats are truncated toward zero to integers (out of range, undefined in ONNX: clamped, but four bits
-    and fewer are the low bits of an int32), and to float8 rounded to nearest even; `saturate` clamps what
-    float8 cannot hold, infinities included. Integers keep their low bits. Only zero is False.
+    Floats are truncated toward zero to integers; what is out of range is undefined in ONNX, and here the
+    low bits of the whole number, as ONNX Runtime and onnx.reference have it (of what 32 or 64 bits cannot
+    hold either: the nearest that they can). To float8 they are rounded to nearest even; `saturate` clamps
+    what float8 cannot hold, infinities included. Integers keep their low bits. Only zero is False.
     """
     if x.dtype == dtype:
         return x
@@ -46,8 +49,15 @@ def converted(x: Array, dtype: np.dtype, saturate: bool = True, round_mode: str 
         if saturate:
             limit = jnp.asarray(float(ml_dtypes.finfo(dtype).max), x.dtype)
             x = jnp.maximum(jnp.minimum(x, limit), -limit)
-    if jnp.issubdtype(dtype, jnp.integer) and integer_limits(dtype)[1] < LEAST_BYTE:
-        x = x.astype(np.int32)
+    if not jnp.issubdtype(dtype, jnp.integer):
+        return x.astype(dtype)
+    if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == BOOL:
+        # The types of four bits and fewer are not converted to each other directly.
+        return (x.astype(np.int32) if integer_limits(dtype)[1] < LEAST_BYTE else x).astype(dtype)
+    if dtype.itemsize < WORD:
+        return x.astype(np.int32).astype(dtype)
+    if jnp.issubdtype(dtype, jnp.unsignedinteger):
+        return jnp.where(x < 0, x.astype(f"int{8 * dtype.itemsize}").astype(dtype), x.astype(dtype))
     return x.astype(dtype)
 
 

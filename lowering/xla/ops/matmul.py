@@ -119,11 +119,11 @@ def qlinear_matmul(
     y_scale: Array,
     y_zero_point: Array,
 ) -> Array:
-    """quantize(dequantize(a) @ dequantize(b)), the product itself in int32 (float8: float32).
+    """quantize(dequantize(a) @ dequantize(b)), the product itself in int32 (with float8: float32).
 
     Spec: https://onnx.ai/onnx/operators/onnx__QLinearMatMul.html
     """
-    wide = np.dtype(np.float32) if is_float(a.dtype) else np.dtype(np.int32)
+    wide = np.dtype(np.float32 if is_float(a.dtype) or is_float(b.dtype) else np.int32)
     product = jnp.matmul(
         _centered(a, _per_row(a_zero_point), wide),
         _centered(b, b_zero_point, wide),

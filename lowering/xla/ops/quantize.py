@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from graphopt.lowering.xla.dtypes import from_onnx
+from graphopt.lowering.xla.dtypes import from_onnx, is_float
 from graphopt.lowering.xla.emit import Context
 from graphopt.lowering.xla.numerics import compute_dtype, integer_limits, widened
 from graphopt.lowering.xla.ops import lowers
@@ -68,13 +68,15 @@ def quantize_linear(
 ) -> Array:
     """saturate(round(x / scale) + zero_point), rounding halves to even; float types round by conversion.
 
-    The quotient is computed in the type of `precision`, else of the scale, and in float32 at least.
+    The quotient is computed in the type of `precision`, else of the scale, and in float32 at least; an
+    int32 scale is a float32 then.
     """
     if y_zero_point is not None:
         dtype = np.dtype(y_zero_point.dtype)
     else:
         dtype = from_onnx(output_dtype) if output_dtype else np.dtype(np.uint8)
-    wide = compute_dtype(from_onnx(precision) if precision else y_scale.dtype)
+    asked = from_onnx(precision) if precision else np.dtype(y_scale.dtype)
+    wide = compute_dtype(asked) if is_float(asked) else np.dtype(np.float32)
     scale = _spread(y_scale.astype(wide), x, axis, block_size)
     quotient = divided(x.astype(wide), scale)
     zero = None if y_zero_point is None else _spread(y_zero_point, x, axis, block_size).astype(wide)

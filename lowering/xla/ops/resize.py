@@ -66,7 +66,7 @@ def resize(
     crop = coordinate_transformation_mode == "tf_crop_and_resize"
     region = _regions(roi if crop else None, len(chosen))
     plan = _plan(ctx, x.shape, chosen, scales, sizes, keep_aspect_ratio_policy, region, crop)
-    y = x if mode == "nearest" else x.astype(accumulator(x.dtype) if is_float(x.dtype) else F32)
+    y = x if mode == "nearest" else x.astype(_numbers(x.dtype))
     outside: list[tuple[int, np.ndarray]] = []
     for item in plan:
         if isinstance(item, tuple):
@@ -265,7 +265,8 @@ def grid_sample(
     Shapes: ``x: [N, C, *D]``, ``grid: [N, *out, len(D)]``; the result is ``[N, C, *out]``.
     Spec: https://onnx.ai/onnx/operators/onnx__GridSample.html
     """
-    wide = accumulator(x.dtype) if is_float(x.dtype) else np.dtype(F32)
+    numbers = _numbers(x.dtype)
+    wide = np.finfo(numbers).dtype  # of coordinates and weights
     sizes = x.shape[2:]
     points = [
         _denormalized(grid[..., len(sizes) - 1 - axis].astype(wide), size, bool(align_corners))
@@ -278,7 +279,7 @@ def grid_sample(
             for p, size in zip(points, sizes, strict=True)
         ]
     corners = [_corners(p, kind) for p in points]
-    total: Array = jnp.zeros((), wide)
+    total: Array = jnp.zeros((), numbers)
     for combination in itertools.product(*corners):
         weight: Array = jnp.ones((), wide)
         inside: Array = jnp.ones((), np.bool_)
@@ -290,8 +291,15 @@ def grid_sample(
             index.append(jnp.clip(place, 0, size - 1).astype(np.int32))
         cells = jax.vmap(lambda image, where: image[(slice(None), *where)])(x, tuple(index))
         weight = jnp.where(inside, weight, jnp.zeros((), wide))
-        total = total + cells.astype(wide) * weight[:, None]
+        total = total + cells.astype(numbers) * weight[:, None].astype(numbers)
     return total.astype(x.dtype)
+
+
+def _numbers(dtype: np.dtype) -> np.dtype:
+    """The type to interpolate numbers of type `dtype` in: complex numbers stay so."""
+    if dtype.kind == "c":
+        return dtype
+    return accumulator(dtype) if is_float(dtype) else np.dtype(F32)
 
 
 def _denormalized(g: Array, size: Any, align_corners: bool) -> Array:
