@@ -6,12 +6,13 @@ BIN    := $(VENV)/bin
 # Tests run on this many processes; the compilers inside them use threads of their own.
 JOBS   ?= 2
 
-.PHONY: help setup gpu-compilers demo test test-types test-zoo check lint models web bench clean
+.PHONY: help setup gpu-compilers demo test test-types test-gpu test-zoo check lint models web bench clean
 
 help:
 	@echo "make demo    set up .venv, compile real models for TPU, check them, show what they cost"
 	@echo "make test    set up .venv, run the tests (under 15 minutes on 2 cores)"
 	@echo "make gpu-compilers  add the compilers for NVIDIA GPUs, which need none (1 GB), and so their tests"
+	@echo "make test-gpu  what needs an NVIDIA GPU"
 	@echo "make check   format, lint, types, layers and the fast tests (under 90 seconds)"
 	@echo "make web     lint, test and build the front end of the HTML report (needs node)"
 	@echo "make bench   the speed figures: start-up, optimiser scaling, peak memory"
@@ -54,6 +55,11 @@ test: setup
 # Fast enough to run before every commit.
 check: setup lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not models and not tpu_compiler and not tensorrt_rtx and not xla_gpu"
+
+# On a machine with an NVIDIA GPU: everything that needs one. It fails, rather than skips, without.
+test-gpu: setup
+	$(BIN)/python -m graphopt doctor
+	GRAPHOPT_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu -n 0 -rs
 
 lint: setup
 	$(BIN)/ruff format --check .

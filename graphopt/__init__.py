@@ -30,6 +30,7 @@ _HOME = {
     "reduce": "graphopt.debugging",
     "rule": "graphopt.transform",
     "save": "graphopt.ir.io",
+    "tune": "graphopt.tuning",
     "verify": "graphopt.driver",
     "visualize": "graphopt.viz",
 }
@@ -54,6 +55,7 @@ __all__ = [
     "reduce",
     "rule",
     "save",
+    "tune",
     "verify",
     "visualize",
 ]
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from graphopt.planning import plan
     from graphopt.target import Target
     from graphopt.transform import NoMatch, Pass, Pipeline, rule
+    from graphopt.tuning import tune
     from graphopt.viz import visualize
 
 

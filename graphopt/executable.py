@@ -153,7 +153,11 @@ class Executable:
         return self.session().run(feeds)
 
     def session(self, **options: Any) -> Session:
-        """The session that :meth:`run` uses, made on first use. Its fallbacks are added to ``notes``."""
+        """The session that :meth:`run` uses, made on first use. Its fallbacks are added to ``notes``.
+
+        With ``strict=True`` (targets of ONNX Runtime) PolicyError, GO501, if a provider does not start, or
+        ONNX Runtime puts a node on the CPU that belongs on the accelerator: all of them are listed.
+        """
         if self._session is None or options:
             if self.target.kind == "tensorrt-rtx":
                 self._session = self._engine_session()
@@ -174,7 +178,14 @@ class Executable:
 
     def _ort_session(self, options: Mapping[str, Any]) -> Session:
         ort = importlib.import_module("graphopt.runtime.ort")
-        session = ort.OrtSession(self.model_path_or_bytes(), self.manifest["onnxruntime"], **options)
+        strict = bool(options.get("strict")) and self.target.kind != "cpu"
+        session = ort.OrtSession(
+            self.model_path_or_bytes(), self.manifest["onnxruntime"], record_assignment=strict, **options
+        )
+        if strict:
+            reconcile = importlib.import_module("graphopt.lowering.cuda.reconcile")
+            away = reconcile.left_on_cpu(self.placement, session.assignment())
+            importlib.import_module("graphopt.lowering.cuda.placement").refuse_fallbacks(away)
         self.notes.extend(n for n in session.fallbacks if n not in self.notes)
         return session  # type: ignore[no-any-return]
 

@@ -1,4 +1,4 @@
-"""Which JAX platforms this machine has, found without importing JAX.
+"""Which JAX platforms and which ONNX Runtime this machine has, found without importing either.
 
 Where libtpu is installed to compile for TPUs that are elsewhere, JAX would first try to start a TPU
 that is not there, slowly and with messages on the user's screen. So before graphopt is the first
@@ -8,8 +8,26 @@ to import JAX, it tells JAX which platforms exist; a choice that the user made s
 from __future__ import annotations
 
 import glob
+import importlib.metadata
 import os
+import re
 import sys
+from functools import cache
+
+NEW_CUDA_KERNELS = (1, 31)
+"""The first ONNX Runtime known to have CUDA kernels for nearly all operators up to opset 25."""
+
+
+@cache
+def onnxruntime_version() -> tuple[int, ...]:
+    """The version of the installed ONNX Runtime; the newest that is known if there is none."""
+    for package in ("onnxruntime-gpu", "onnxruntime"):
+        try:
+            text = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return tuple(int(n) for n in re.findall(r"\d+", text)[:3])
+    return NEW_CUDA_KERNELS
 
 
 def has_tpu() -> bool:

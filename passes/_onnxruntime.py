@@ -24,7 +24,11 @@ KERNELS: dict[str, dict[str, frozenset[str]]] = {
         "FusedGemm": _FLOAT,
         "FusedMatMul": frozenset({"FLOAT", "DOUBLE"}),
         "Gelu": _FLOAT,
+        "GroupQueryAttention": _FLOAT,
+        "MultiHeadAttention": _FLOAT,
         "QuickGelu": _FLOAT,
+        "SkipLayerNormalization": _FLOAT,
+        "SkipSimplifiedLayerNormalization": _FLOAT,
     },
     "cuda": {
         "Attention": _CUDA,
@@ -33,7 +37,11 @@ KERNELS: dict[str, dict[str, frozenset[str]]] = {
         "FusedConv": _FLOAT,
         "FusedMatMul": frozenset({"FLOAT", "FLOAT16", "DOUBLE"}),
         "Gelu": _CUDA,
+        "GroupQueryAttention": frozenset({"FLOAT16"}),
+        "MultiHeadAttention": _CUDA,
         "QuickGelu": _CUDA,
+        "SkipLayerNormalization": _CUDA,
+        "SkipSimplifiedLayerNormalization": _CUDA,
     },
 }
 """Provider → operator of com.microsoft → types of its kernel, as ONNX Runtime 1.31 registers them.

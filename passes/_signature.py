@@ -37,6 +37,9 @@ READS_THE_TYPE = frozenset({"BitCast", "CastLike"})
 SEVERAL_VARIABLES = frozenset({"Attention", "RMSNormalization"})
 """Operators whose type variables may differ, but which runtimes compute in one type."""
 
+CONTRIB_ACTIVATIONS = frozenset({"BiasGelu", "FastGelu", "Gelu", "QuickGelu"})
+"""Operators of com.microsoft that compute number by number, in one type for all their operands."""
+
 _SPELLING = {DataType.FLOAT: "float", DataType.BFLOAT16: "bfloat16", DataType.FLOAT16: "float16"}
 
 
@@ -73,6 +76,20 @@ def typed_operands(
         return None
     allowed = frozenset.intersection(*(constraints[v] for v in variables))
     return TypedOperands(chosen, tuple(outputs), allowed)
+
+
+def contrib_operands(node: Node, dtype: DataType, others: Container[Value] = ()) -> TypedOperands | None:
+    """As :func:`typed_operands`, of an activation function of com.microsoft; None for other nodes.
+
+    The 16-bit types have kernels on CUDA.
+    """
+    if node.domain != "com.microsoft" or node.op_type not in CONTRIB_ACTIVATIONS:
+        return None
+    inputs = tuple(
+        i for i, v in enumerate(node.inputs) if v is not None and (v.dtype == dtype or v in others)
+    )
+    outputs = tuple(i for i, v in enumerate(node.outputs) if v.dtype == dtype)
+    return TypedOperands(inputs, outputs, frozenset({"tensor(float)", "tensor(float16)"})) if inputs else None
 
 
 def _variable(formals: object, index: int) -> str:

@@ -46,6 +46,11 @@ NO_KERNEL_FROM_22 = frozenset(
 )
 """Of the versions of opset 22 of these ONNX Runtime's CPU provider has no kernel; those before it runs."""
 
+NO_CUDA_KERNEL_FROM_22 = frozenset(
+    {"Dropout", "Elu", "EyeLike", "InstanceNormalization", "MaxPool", "Selu", "ThresholdedRelu"}
+)
+"""Of the versions of opset 22 of these the CUDA provider of ONNX Runtime 1.31 has no kernel."""
+
 
 @dataclasses.dataclass(frozen=True)
 class UpgradingPass(RulePass):
@@ -53,9 +58,11 @@ class UpgradingPass(RulePass):
 
     Attributes:
         upgrade: raise an older model to that opset, if it has a match.
+        provider: cpu or cuda: whose kernels are not to be lost by that.
     """
 
     upgrade: bool = False
+    provider: str = "cpu"
 
     needed_opset: ClassVar[int]
 
@@ -67,16 +74,22 @@ class UpgradingPass(RulePass):
     def run(self, model: Model) -> Changes:
         """Apply the rules, after an upgrade of the opset if that is wanted and of use."""
         if self.upgrade:
-            upgrade_for(model, self.needed_opset, self.matches)
+            upgrade_for(model, self.needed_opset, self.matches, self.provider)
         return super().run(model)
 
 
-def upgrade_for(model: Model, opset: int, wanted: Callable[[Node], bool]) -> None:
-    """Raise `model` to `opset` if it is older, has a node that is `wanted`, and runs as well afterwards."""
+def upgrade_for(model: Model, opset: int, wanted: Callable[[Node], bool], provider: str = "cpu") -> None:
+    """Raise `model` to `opset` if it is older, has a node that is `wanted`, and runs as well afterwards.
+
+    Args:
+        provider: cpu or cuda: whose kernels are not to be lost by that.
+    """
     if model.opset_imports.get("", 1) >= opset:
         return
     nodes = [node for graph in walk_graphs(model.graph) for node in graph]
-    if any(_loses_its_kernel(node, opset) for node in nodes) or not any(wanted(node) for node in nodes):
+    if any(_loses_its_kernel(node, opset, provider) for node in nodes) or not any(
+        wanted(node) for node in nodes
+    ):
         return
     upgrade(model, opset)
     name_everything(model)
@@ -84,9 +97,11 @@ def upgrade_for(model: Model, opset: int, wanted: Callable[[Node], bool]) -> Non
     infer_shapes(model)
 
 
-def _loses_its_kernel(node: Node, opset: int) -> bool:
+def _loses_its_kernel(node: Node, opset: int, provider: str) -> bool:
     if node.domain:
         return False
+    if provider == "cuda" and opset >= 22 and node.op_type in NO_CUDA_KERNEL_FROM_22:
+        return True
     if opset >= 22 and node.op_type in NO_KERNEL_FROM_22:
         return True
     if opset >= NAMES_ITS_TYPE and moves_int8(node):

@@ -14,7 +14,7 @@ from graphopt.ir.query import constant, constant_tensor, is_op, static_shape
 from graphopt.passes._half_range import DENOMINATOR, misfit
 from graphopt.passes._matching import limits, numbers
 from graphopt.passes._retype import Retyper
-from graphopt.passes._signature import TypedOperands, typed_operands
+from graphopt.passes._signature import TypedOperands, contrib_operands, typed_operands
 from graphopt.transform import CalibratedPass, Changes, Exactness, Ranges, ValueRange
 from graphopt.transform.calibration import observable
 
@@ -87,6 +87,7 @@ class NarrowFloat(CalibratedPass):
         wide-inside: the target takes the statistics of normalizations in float32 whatever their operands'
             type, and its weights are read from a memory that they should be small in: also narrow
             normalizations of what is narrow already, and tables of embeddings.
+        contrib: also narrow activation functions of com.microsoft, which CUDA has float16 kernels for.
         keep: nodes whose name matches this regular expression keep float32.
         room: how many times larger than observed numbers may get (with calibration feeds).
         wide-ops: operators, separated by spaces, that keep float32: the target has no such type for them.
@@ -97,6 +98,7 @@ class NarrowFloat(CalibratedPass):
     room: float = 2.0
     wide_inside: bool = False
     wide_ops: str | None = None
+    contrib: bool = False
 
     exactness = Exactness.LOSSY
 
@@ -133,7 +135,9 @@ class NarrowFloat(CalibratedPass):
         keep = re.compile(self.keep) if self.keep else None
         seen = _by_value(model, ranges) if ranges is not None and self.to == "fp16" else None
         wide_ops = frozenset((self.wide_ops or "").split())
-        return _Narrowing(model, TYPES[self.to], keep, seen, self.room, self.wide_inside, wide_ops).run()
+        return _Narrowing(
+            model, TYPES[self.to], keep, seen, self.room, self.wide_inside, self.contrib, wide_ops
+        ).run()
 
 
 def _by_value(model: Model, ranges: Ranges) -> dict[Value, ValueRange]:
@@ -152,6 +156,7 @@ class _Narrowing:
         seen: dict[Value, ValueRange] | None,
         room: float,
         wide_inside: bool,
+        contrib: bool,
         wide_ops: frozenset[str],
     ) -> None:
         self.model = model
@@ -161,6 +166,7 @@ class _Narrowing:
         self.room = room
         self.wide_inside = wide_inside
         self.wide_ops = wide_ops
+        self.contrib = contrib
         self.changes = Changes()
         self.retyper = Retyper(model, DataType.FLOAT, narrow, self._convert)
         self._fits: dict[Value, str | None] = {}
@@ -177,6 +183,8 @@ class _Narrowing:
         if is_op(node, "Cast"):
             return  # reads either type and gives the type that it names
         operands = typed_operands(node, self.model, DataType.FLOAT, self.retyper.retyped)
+        if operands is None and self.contrib:
+            operands = contrib_operands(node, DataType.FLOAT, self.retyper.retyped)
         if operands is None:
             self.retyper.restore(node)
             return
@@ -184,6 +192,8 @@ class _Narrowing:
         if reason is not None:
             if reason:
                 self.changes.declined[reason] += 1
+                kept = {"node": node.name or "", "op": node.op_type, "reason": reason}
+                self.changes.details.append({"kept": "float32", **kept})
             self.retyper.restore(node)
             return
         touched = any(node.inputs[i] not in self.retyper.retyped for i in operands.inputs) or operands.outputs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from graphopt.errors import UsageError
+from graphopt.platforms import NEW_CUDA_KERNELS, onnxruntime_version
 from graphopt.target import Target
 
 LEVELS = (0, 1, 2, 3)
@@ -89,6 +90,10 @@ SELECT: dict[str | None, tuple[str, ...]] = {
     "cuda": (
         "select-activations{provider=cuda}",
         "select-fused-matmul{provider=cuda}",
+        "select-attention{provider=cuda}",
+        "select-multi-head-attention",
+        "select-skip-normalization",
+        "select-fused-conv{provider=cuda}",
         "guard-quantization",
     ),
     "tpu": (
@@ -135,6 +140,8 @@ def pipeline_text(
     if level not in LEVELS:
         raise UsageError("GO701", "unknown optimisation level", found=level, expected="0, 1, 2 or 3")
     steps: list[str] = []
+    if level >= 1 and target is not None and target.kind == "tensorrt":
+        steps.append("expand-functions")
     if level >= 1:
         clean, refold = ([_with_budget(s) if level == 3 else s for s in part] for part in (CLEAN, REFOLD))
         steps += [*clean, *refold]
@@ -183,14 +190,17 @@ def _raised(target: Target | None) -> list[str]:
 
 
 def _attention(target: Target | None) -> list[str]:
-    """Operators of opset 23, for XLA and for ONNX Runtime on the CPU: its CUDA kernels thin out above 18.
+    """Operators of opset 23, for XLA and for ONNX Runtime on the CPU and, from 1.31 on, on CUDA.
 
-    On the CPU they take 0.4 to 0.9 of the time of their parts. Without a target the model is for any runtime,
-    and few know opset 23.
+    On the CPU they take 0.4 to 0.9 of the time of their parts. Before 1.31 the CUDA kernels thin out above
+    opset 18. Without a target the model is for any runtime, and few know opset 23, nor does TensorRT's
+    parser.
     """
-    upgrade = target is not None and (target.is_xla or target.kind == "cpu")
+    kinds = ("cpu", "cuda") if onnxruntime_version() >= NEW_CUDA_KERNELS else ("cpu",)
+    upgrade = target is not None and (target.is_xla or target.kind in kinds)
     names = ("raise-rms-normalization", "raise-rotary-embedding", "raise-attention")
-    return [f"{name}{{upgrade=true}}" for name in names] if upgrade else []
+    provider = " provider=cuda" if target is not None and target.kind == "cuda" else ""
+    return [f"{name}{{upgrade=true{provider}}}" for name in names] if upgrade else []
 
 
 def _precision(target: Target | None, precision: str | None, keep_fp32: str | None, level: int) -> list[str]:
@@ -199,7 +209,13 @@ def _precision(target: Target | None, precision: str | None, keep_fp32: str | No
         if target is not None and (target.is_xla or target.kind == "tensorrt-rtx"):
             steps.append("upgrade-opset{to=22}")  # from here on Conv and its like take bfloat16
         keep = f" keep={_quoted(keep_fp32)}" if keep_fp32 else ""
-        wide = " wide-inside=true" if target is not None and target.is_xla else ""
+        on_cuda = target is not None and target.kind == "cuda"
+        # XLA and ONNX Runtime's CUDA kernels take the statistics of normalizations in float32 anyway.
+        wide = " wide-inside=true" if target is not None and (target.is_xla or on_cuda) else ""
+        if on_cuda and level >= 2:
+            # What is narrowed in parts, with casts between them, is no longer recognised.
+            steps.append("select-activations{provider=cuda}")
+            wide += " contrib=true"
         if target is not None and target.kind == "tensorrt-rtx":
             wide = f' wide-ops="{" ".join(TENSORRT_RTX_WIDE[precision])}"'
         steps.append(f"narrow-float{{to={precision}{wide}{keep}}}")

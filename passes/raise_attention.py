@@ -197,11 +197,13 @@ class RaiseAttention(RulePass):
 
     Options:
         upgrade: raise the model's opset to 23, where Attention is, if there is one to raise.
+        provider: cpu or cuda: whose kernels are not to be lost by that.
 
     Spec: https://onnx.ai/onnx/operators/onnx__Attention.html (since version 23)
     """
 
     upgrade: bool = False
+    provider: str = "cpu"
 
     exactness = Exactness.REASSOCIATES
     rules = (attention, grouped, merged_heads, heads_kept_merged, *FLAT)
@@ -214,7 +216,7 @@ class RaiseAttention(RulePass):
         if not self.upgrade:
             return apply_rules(model, (attention,))
         flat = apply_rules(model, (*FLAT, heads_kept_merged))
-        upgrade_for(model, NEEDED_OPSET, lambda n: not isinstance(match_attention(n), NoMatch))
+        upgrade_for(model, NEEDED_OPSET, lambda n: not isinstance(match_attention(n), NoMatch), self.provider)
         changes = apply_rules(model, self.rules)
         changes.counts.update(flat.counts)
         return changes

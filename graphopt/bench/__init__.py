@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 from graphopt.bench.measure import Series, interleave, percentile, ratio
-from graphopt.bench.memory import peak_growth_bytes
+from graphopt.bench.memory import peak_bytes
+from graphopt.bench.search import Axis, Found, Journal, Point, Trial, search
+from graphopt.bench.throughput import throughput
 
-__all__ = ["Series", "interleave", "peak_growth_bytes", "percentile", "ratio"]
+__all__ = [
+    "Axis",
+    "Found",
+    "Journal",
+    "Point",
+    "Series",
+    "Trial",
+    "interleave",
+    "peak_bytes",
+    "percentile",
+    "ratio",
+    "search",
+    "throughput",
+]

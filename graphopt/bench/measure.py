@@ -57,7 +57,9 @@ def interleave(
     runs: int | None = None,
     seconds: float | None = None,
     warmup: int = 3,
+    settle: int = 0,
     seed: int = 0,
+    enough: Callable[[list[Series]], bool] | None = None,
     progress: Callable[[int, int], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Series]:
@@ -68,7 +70,10 @@ def interleave(
         runs: rounds; each calls every candidate once.
         seconds: stop after this time instead, but not before 10 rounds (or `runs`, where both are given).
         warmup: calls of each candidate before the clock starts.
+        settle: calls before each one that is timed: they take what the candidate before it left behind
+            (its threads, which go on spinning for a while, and caches).
         seed: of the order in which candidates are called within a round.
+        enough: asked after each round from the least number on whether what was measured will do.
         progress: called with (round, rounds) as the rounds go by; rounds is 0 when time decides.
     """
     for call in candidates.values():
@@ -80,26 +85,36 @@ def interleave(
     least = runs if runs is not None else 10
     done, begun = 0, clock()
     while done < least or (seconds is not None and clock() - begun < seconds):
+        if enough is not None and done >= least and enough(_series(timings)):
+            break
         if progress is not None:
             progress(done, 0 if seconds is not None else least)
         draw.shuffle(order)
         for name in order:
             call = candidates[name]
+            for _ in range(settle):
+                call()
             started = clock()
             call()
             timings[name].append(clock() - started)
         done += 1
+    return _series(timings)
+
+
+def _series(timings: Mapping[str, Sequence[float]]) -> list[Series]:
     return [Series(name, tuple(found)) for name, found in timings.items()]
 
 
-def ratio(base: Series, other: Series) -> tuple[float, float, float]:
+def ratio(base: Series, other: Series, quantile: float = QUANTILE) -> tuple[float, float, float]:
     """How many times as fast as `base` `other` is: the median over rounds, and its 95 % interval.
+
+    Another `quantile` of the normal distribution gives another interval: 3.29 that of 99.9 %.
 
     The interval is that between order statistics of the rounds' ratios, which supposes nothing about
     how latencies are distributed. Both series must come from one :func:`interleave`.
     """
     ratios = np.sort(np.asarray(base.seconds) / np.asarray(other.seconds))
-    spread = QUANTILE * math.sqrt(len(ratios)) / 2
+    spread = quantile * math.sqrt(len(ratios)) / 2
     low = max(math.floor(len(ratios) / 2 - spread), 0)
     high = min(math.ceil(len(ratios) / 2 + spread), len(ratios) - 1)
     return float(np.median(ratios)), float(ratios[low]), float(ratios[high])

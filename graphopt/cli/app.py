@@ -30,6 +30,7 @@ from graphopt.cli.quantize import quantize
 from graphopt.cli.reduce import reduce
 from graphopt.cli.run import run
 from graphopt.cli.targets import targets
+from graphopt.cli.tune import tune
 from graphopt.cli.verify import verify
 from graphopt.cli.visualize import visualize
 
@@ -56,6 +57,7 @@ for command in (
     run,
     verify,
     bench,
+    tune,
     explain,
     bisect,
     reduce,

@@ -99,6 +99,9 @@ def _check_target(model: Model, target: Target, precision: str | None, strict: b
     rows = placement.predict(model, target)
     summary = placement.summarize(model, rows).to_json()
     away = [r.to_json() for r in rows if r.kind == "fallback"]
+    if target.kind != "cpu":
+        kernels = importlib.import_module("graphopt.lowering.cuda.kernels")
+        finding["notes"].append(f"by the kernels of ONNX Runtime {kernels.cuda_table_version()}")
     return {**finding, "ok": not (strict and away), "placement": summary, "fallbacks": away}
 
 
@@ -193,6 +196,7 @@ def _show_placement(output: Output, finding: dict[str, Any]) -> None:
             ("  nodes", ", ".join(providers)),
             ("  kinds", ", ".join(kinds)),
             ("  copies", f"{summary['copies']} tensors between host and device in each run"),
+            ("  engines", summary["engines"] or None),
         ]
     )
 

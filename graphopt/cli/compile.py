@@ -13,7 +13,12 @@ from graphopt.cli.kernels import kernel_facts, show_kernels
 from graphopt.cli.optimize import check_report, dumps, show_passes, timelines
 from graphopt.cli.output import Output, clean, duration, shape, size
 
+CPU = "CPUExecutionProvider"
+MOST_FALLBACKS = 20
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from graphopt.executable import Executable
 
 
@@ -143,11 +148,14 @@ def show(output: Output, executable: Executable, folder: Path | None) -> None:
             *kernel_facts(executable.kernels),
         ]
     )
+    _show_kept(output, report)
     show_buckets(output, executable.target, rows)
     show_cost(output, executable.cost, executable.memory)
     if executable.cost is None:
         show_kernels(output, executable.kernels)
-    show_placement(output, executable.placement)
+    show_placement(
+        output, executable.placement, executable.manifest.get("onnxruntime"), listed=MOST_FALLBACKS
+    )
     if folder is not None:
         output.line()
         output.line(f"{clean(folder)}/")
@@ -169,6 +177,20 @@ def _buckets(executable: Executable) -> str | None:
     )
 
 
+def _show_kept(output: Output, report: dict[str, Any]) -> None:
+    """The nodes that a narrower precision left in float32, and why."""
+    kept = [row for record in report["passes"] for row in record["details"] if row.get("kept")]
+    if not kept:
+        return
+    output.table(
+        ["node", "op", "because"],
+        [(row["node"], row["op"], row["reason"]) for row in kept[:MOST_FALLBACKS]],
+        title=f"{len(kept)} nodes keep float32",
+    )
+    if len(kept) > MOST_FALLBACKS:
+        output.line(f"and {len(kept) - MOST_FALLBACKS} more (--json lists all)")
+
+
 def _signature(spec: dict[str, Any]) -> str:
     return f"{spec['name']} {str(spec['dtype']).lower()}{shape(spec['shape'])}"
 
@@ -186,8 +208,18 @@ def _compiler(manifest: dict[str, Any]) -> str | None:
     return f"{found['name']} for " + ", ".join(filter(None, (found["device_kind"], found["topology"])))
 
 
-def show_placement(output: Output, placement: list[dict[str, Any]], *, listed: int = 0) -> None:
-    """How many nodes run where by the prediction, and up to `listed` of those that fall back, and why."""
+def show_placement(
+    output: Output,
+    placement: list[dict[str, Any]],
+    plan: Mapping[str, Any] | None = None,
+    *,
+    listed: int = 0,
+) -> None:
+    """How many nodes run where, what is copied, and up to `listed` of those that fall back, and why.
+
+    Args:
+        plan: ONNX Runtime's plan, which has the numbers.
+    """
     if not placement:
         return
     from collections import Counter
@@ -195,13 +227,29 @@ def show_placement(output: Output, placement: list[dict[str, Any]], *, listed: i
     counts = Counter(
         f"{row['provider'].removesuffix('ExecutionProvider')} ({row['kind']})" for row in placement
     )
-    output.facts([("placement", ", ".join(f"{n} on {where}" for where, n in counts.most_common()))])
-    away = [row for row in placement if row["kind"] == "fallback"]
-    if away and listed:
+    summary = (plan or {}).get("summary") or {}
+    on_gpu = any(row["provider"] not in (None, CPU) for row in placement)
+    output.facts(
+        [
+            ("placement", ", ".join(f"{n} on {where}" for where, n in counts.most_common())),
+            (
+                "copies",
+                f"{summary['copies']} between host and device in each run" if on_gpu and summary else None,
+            ),
+            ("engines", f"{summary['engines']} of TensorRT" if summary.get("engines") else None),
+            ("known from", (plan or {}).get("placement_source") if on_gpu else None),
+        ]
+    )
+    _list_nodes(output, [row for row in placement if row["kind"] == "fallback"], listed, "fall back")
+    _list_nodes(output, [row for row in placement if row.get("predicted")], listed, "are not where predicted")
+
+
+def _list_nodes(output: Output, rows: list[dict[str, Any]], listed: int, what: str) -> None:
+    if rows and listed:
         output.table(
             ["node", "op", "runs on", "because"],
-            [(r["node"], r["op"], r["provider"], r.get("reason", "")) for r in away[:listed]],
-            title=f"{len(away)} nodes fall back",
+            [(r["node"], r["op"], r["provider"], r.get("reason", "")) for r in rows[:listed]],
+            title=f"{len(rows)} nodes {what}",
         )
-        if len(away) > listed:
-            output.line(f"and {len(away) - listed} more (--json lists all)")
+        if len(rows) > listed:
+            output.line(f"and {len(rows) - listed} more (--json lists all)")

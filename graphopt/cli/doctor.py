@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json as json_module
 import os
 import re
 import shutil
@@ -184,38 +185,26 @@ def _devices() -> list[Finding]:
     from graphopt import platforms
 
     tpu = _finding("TPU", "ok", "here") if platforms.has_tpu() else _finding("TPU", "missing", "none here")
-    if not platforms.has_nvidia_gpu():
-        return [tpu, _finding("NVIDIA GPU", "missing", "none here")]
-    return [tpu, _nvidia(), *(_library(*each) for each in (("CUDA", "cudart"), ("cuDNN", "cudnn")))]
+    return [tpu, *nvidia()]
 
 
-def _nvidia() -> Finding:
-    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+def nvidia() -> list[Finding]:
+    """The NVIDIA driver, GPUs and libraries, and whether ONNX Runtime can use them; found in a child."""
+    command = [sys.executable, "-m", "graphopt.runtime.nvidia_report"]
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=CHILD_TIMEOUT_S, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        return _finding(
-            "NVIDIA GPU", "warn", f"nvidia-smi fails: {error}", advice="Install the NVIDIA driver."
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=CHILD_TIMEOUT_S,
+            stdin=subprocess.DEVNULL,
+            check=False,
         )
-    return _finding("NVIDIA GPU", "ok", "; ".join(done.stdout.strip().splitlines()))
-
-
-def _library(title: str, stem: str) -> Finding:
-    """A CUDA library: the system's, or one from NVIDIA's Python packages."""
-    import ctypes.util
-    import importlib.metadata
-
-    found = ctypes.util.find_library(stem)
-    if found is None:
-        names = (d.metadata["Name"] or "" for d in importlib.metadata.distributions())
-        wanted = "cuda-runtime" if stem == "cudart" else stem
-        packaged = sorted({n for n in names if n.lower().startswith("nvidia") and wanted in n.lower()})
-        found = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packaged) or None
-    if found is None:
-        return _finding(
-            title, "warn", "not found", advice=f"The cuda and tensorrt targets need {title} to run."
-        )
-    return _finding(title, "ok", found)
+        found: list[Finding] = json_module.loads(done.stdout.splitlines()[-1])["findings"]
+    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError, KeyError) as error:
+        text = f"cannot be asked: {type(error).__name__}"
+        return [_finding("NVIDIA GPU", "warn", text, advice="Reinstall the NVIDIA driver or ONNX Runtime.")]
+    return found
 
 
 def memory() -> Finding:

@@ -257,5 +257,5 @@ def _show_artifact(output: Output, folder: str, manifest: dict[str, Any]) -> Non
     )
     show_buckets(output, target, sizes)
     show_cost(output, manifest.get("cost"), manifest.get("memory"))
-    show_placement(output, manifest.get("placement") or [], listed=10)
+    show_placement(output, manifest.get("placement") or [], manifest.get("onnxruntime"), listed=10)
     output.notes(manifest.get("notes") or [])

@@ -127,6 +127,14 @@ NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Neither use nor fill the compile cache (see `graphopt cache`).")
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail rather than fall back to the CPU.")]
+StrictRun = Annotated[
+    bool | None,
+    typer.Option(
+        "--strict/--no-strict",
+        help="Fail rather than fall back to the CPU [default: for cuda and tensorrt].",
+        show_default=False,
+    ),
+]
 Verify = Annotated[
     str | None,
     typer.Option(

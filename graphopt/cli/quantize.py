@@ -147,6 +147,7 @@ def _show_parts(output: Output, parts: list[dict[str, Any]]) -> None:
             size(row["bytes_after"]),
         )
         for row in parts
+        if "layer" in row
     ]
     if rows:
         columns = ["layer", "of", ">before", ">after", ">bytes before", ">after"]

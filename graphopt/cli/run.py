@@ -41,14 +41,15 @@ def run(
     constant: options.Constants,
     precision: options.Precision = None,
     level: options.Level = 2,
-    strict: options.Strict = False,
+    strict: options.StrictRun = None,
     json: options.Json = False,
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
 ) -> None:
     """Run an artifact or a model and show its outputs.
 
-    A model is compiled now, for --target.
+    A model is compiled now, for --target. What was compiled for cuda or tensorrt runs there or not at all,
+    unless --no-strict accepts the CPU for what the GPU does not take.
     """
     output = Output(json, verbose, quiet)
     import time
@@ -65,7 +66,7 @@ def run(
         "buckets": buckets,
         "constants": values.constants(constant),
         "precision": precision,
-        "strict": strict,
+        "strict": bool(strict),
     }
     destination = values.check_output_file(out) if out is not None else None
     executable = feeding.open_executable(output, model, **arguments)
@@ -76,7 +77,8 @@ def run(
     with Progress(output) as progress:
         progress.say("run")
         started = time.perf_counter()
-        if strict and not executable.target.is_xla:
+        on_gpu = executable.target.kind in ("cuda", "tensorrt")
+        if (on_gpu if strict is None else strict) and not executable.target.is_xla:
             executable.session(strict=True)
         results = executable.run(feeds)
         seconds = time.perf_counter() - started

@@ -14,10 +14,13 @@ import ml_dtypes
 import numpy as np
 
 from graphopt.errors import ArtifactError, ModelError, PolicyError, UnsupportedError, UsageError
-from graphopt.runtime.devices import why_unusable
+from graphopt.runtime.devices import gpu_names, why_unusable
 from graphopt.runtime.feeds import FeedSpec, check_feeds
+from graphopt.runtime.ort_binding import Binding
+from graphopt.runtime.tensorrt_cache import engine_folder
 
 CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
 PLAN_SCHEMA = "graphopt.ort-plan/1"
 MAX_MESSAGE = 400
 Providers = Sequence[str | tuple[str, Mapping[str, str]] | list[Any]]
@@ -52,9 +55,14 @@ _PLAN_OPTIONS = frozenset(
     {
         "arena_extend_strategy",
         "cudnn_conv_algo_search",
+        "cudnn_conv_use_max_workspace",
         "device_id",
         "enable_cuda_graph",
+        "enable_skip_layer_norm_strict_mode",
+        "prefer_nhwc",
         "trt_bf16_enable",
+        "trt_builder_optimization_level",
+        "trt_context_memory_sharing_enable",
         "trt_detailed_build_log",
         "trt_engine_cache_enable",
         "trt_engine_cache_path",
@@ -69,6 +77,9 @@ _PLAN_OPTIONS = frozenset(
     }
 )
 """What a plan may set: it may come from a stranger's artifact, and other options load libraries by path."""
+
+_PLAN_ENTRIES = {"session.intra_op.allow_spinning": frozenset({"0", "1"})}
+"""The session's entries that a plan may set, with their values."""
 
 
 class OrtSession:
@@ -89,6 +100,7 @@ class OrtSession:
         strict: bool = False,
         record_assignment: bool = False,
         devices: Sequence[Any] | None = None,
+        optimized_model: str | os.PathLike[str] | None = None,
     ) -> None:
         """Create the session.
 
@@ -98,6 +110,7 @@ class OrtSession:
             strict: refuse to run without a provider that was asked for.
             record_assignment: let :meth:`assignment` tell which provider each node went to.
             devices: those of a provider that was registered with ONNX Runtime, instead of providers.
+            optimized_model: a file for the model as ONNX Runtime runs it, with the copies between devices.
 
         Raises:
             PolicyError: GO501, in strict mode.
@@ -110,15 +123,17 @@ class OrtSession:
         settings: Mapping[str, Any] = (
             _checked_plan(plan) if isinstance(plan, Mapping) else {"providers": plan or [CPU]}
         )
-        folder = None if isinstance(model, bytes) else Path(model).resolve().parent
+        source = model if isinstance(model, bytes) else Path(model).resolve()
         self.fallbacks: list[str] = []
-        chosen = self._usable(settings.get("providers") or [CPU], folder)
+        chosen = self._usable(settings.get("providers") or [CPU], source)
         self._check_strict(strict)
         options = _session_options(settings.get("session_options") or {})
         if record_assignment:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         if devices:
             options.add_provider_for_devices(list(devices), {})
+        if optimized_model is not None:
+            options.optimized_model_filepath = os.fspath(optimized_model)
         self._errors = _runtime_errors()
         try:
             self._session = onnxruntime.InferenceSession(
@@ -128,7 +143,7 @@ class OrtSession:
                 enable_fallback=0,
             )
         except self._errors as error:
-            raise _failure("ONNX Runtime cannot load the model", error) from error
+            raise _failure("ONNX Runtime cannot load the model", error, self.fallbacks) from error
         self._session.disable_fallback()
         used = self._session.get_providers()
         self.fallbacks += [
@@ -143,18 +158,20 @@ class OrtSession:
         ]
         outputs = self._session.get_outputs()
         self._output_names = [node.name for node in outputs]
+        captured = dict(chosen).get(CUDA, {}).get("enable_cuda_graph") == "1"
+        self._binding = self.bind() if captured else None
         opaque = {dtype.name for dtype in _OPAQUE}
         self._by_value = any(spec.dtype in opaque for spec in self.specs) or any(
             _DTYPES.get(_element(node.type) or "") in opaque for node in outputs
         )
 
-    def _usable(self, wanted: Providers, folder: Path | None) -> list[tuple[str, dict[str, str]]]:
+    def _usable(self, wanted: Providers, model: Path | bytes) -> list[tuple[str, dict[str, str]]]:
         chosen = []
         for entry in wanted:
             name, options = (entry, {}) if isinstance(entry, str) else (entry[0], dict(entry[1]))
             reason = why_unusable(name)
             if reason is None:
-                chosen.append((name, _with_folder(options, folder)))
+                chosen.append((name, _with_cache(options, model)))
             else:
                 self.fallbacks.append(f"{name}: {reason}")
         if not any(name == CPU for name, _ in chosen):
@@ -166,7 +183,7 @@ class OrtSession:
             raise PolicyError(
                 "GO501",
                 "strict mode refuses to run without " + "; ".join(self.fallbacks),
-                next_step="Run on a machine that has it, or without --strict.",
+                next_step="`graphopt doctor` says what is missing; --no-strict accepts the CPU.",
                 details={"fallbacks": list(self.fallbacks)},
             )
 
@@ -189,7 +206,9 @@ class OrtSession:
         """
         arrays = check_feeds(self.specs, feeds)
         try:
-            if self._by_value:
+            if self._binding is not None:
+                results: Any = self._binding.run(arrays)
+            elif self._by_value:
                 values = {name: _to_value(array) for name, array in arrays.items()}
                 results = [
                     _from_value(v) for v in self._session.run_with_ort_values(self._output_names, values)
@@ -197,16 +216,39 @@ class OrtSession:
             else:
                 results = self._session.run(self._output_names, arrays)
         except self._errors as error:
-            raise _failure("ONNX Runtime failed while running the model", error) from error
+            raise _failure("ONNX Runtime failed while running the model", error, self.fallbacks) from error
         return dict(zip(self._output_names, results, strict=True))
+
+    def bind(self) -> Binding:
+        """Buffers for inputs and outputs that stay, on the device of the first provider.
+
+        Raises:
+            UnsupportedError: GO202, a shape is not fixed.
+        """
+        on_gpu = self.providers[0] != CPU
+        device_id = int(self._session.get_provider_options().get(self.providers[0], {}).get("device_id", 0))
+        outputs = [
+            (node.name, _DTYPES.get(_element(node.type) or ""), node.shape)
+            for node in self._session.get_outputs()
+        ]
+        needed = [spec for spec in self.specs if not spec.optional]
+        return Binding(self._session, needed, outputs, "cuda" if on_gpu else "cpu", device_id)
 
     def assignment(self) -> dict[str, str]:
         """Node name → provider, as ONNX Runtime assigned them (after its own fusions).
 
         Needs ``record_assignment=True``.
         """
-        groups = self._session.get_provider_graph_assignment_info()
-        return {node.name: group.ep_name for group in groups for node in group.get_nodes()}
+        return {name: provider for provider, names in self.assigned_groups() for name in names}
+
+    def assigned_groups(self) -> list[tuple[str, list[str]]]:
+        """(provider, node names) of everything that was assigned at once: for TensorRT, an engine.
+
+        Needs ``record_assignment=True``. Empty where ONNX Runtime is too old to tell.
+        """
+        tell = getattr(self._session, "get_provider_graph_assignment_info", None)
+        groups = [] if tell is None else tell()
+        return [(group.ep_name, [node.name for node in group.get_nodes()]) for group in groups]
 
 
 def _checked_plan(plan: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -225,9 +267,9 @@ def _checked_plan(plan: Mapping[str, Any]) -> Mapping[str, Any]:
             path = PurePath(str(value))
             if key.endswith("_path") and (path.is_absolute() or ".." in path.parts):
                 problem = f"{key}={value!r}"
-    entries = (plan.get("session_options") or {}).get("config_entries")
-    if entries:
-        problem = f"session entry {sorted(entries)[0]!r}"
+    for key, value in ((plan.get("session_options") or {}).get("config_entries") or {}).items():
+        if value not in _PLAN_ENTRIES.get(key, ()):
+            problem = f"session entry {key!r}"
     if problem:
         raise ArtifactError("GO602", "not a plan for ONNX Runtime that graphopt wrote", found=problem)
     return plan
@@ -248,21 +290,25 @@ def _session_options(settings: Mapping[str, Any]) -> Any:
     threads = settings.get("intra_op_num_threads")
     if threads is not None:
         options.intra_op_num_threads = int(threads)
+    for key, value in (settings.get("config_entries") or {}).items():
+        options.add_session_config_entry(key, value)
     return options
 
 
-def _with_folder(options: Mapping[str, Any], folder: Path | None) -> dict[str, str]:
-    """Provider options whose cache paths stand beside the model; without a folder nothing is cached."""
+def _with_cache(options: Mapping[str, Any], model: Path | bytes) -> dict[str, str]:
+    """Provider options whose cache paths are the user's own folder for this model and this machine."""
     resolved = {str(key): str(value) for key, value in options.items()}
-    for cache_name in ("engine", "timing"):
-        enable, path = f"trt_{cache_name}_cache_enable", f"trt_{cache_name}_cache_path"
-        if path not in resolved or os.path.isabs(resolved[path]):
-            continue
-        if folder is None:
-            del resolved[path]
-            resolved[enable] = "False"
-        else:
-            resolved[path] = str(folder / resolved[path])
+    paths = [
+        f"trt_{name}_cache_path" for name in ("engine", "timing") if f"trt_{name}_cache_path" in resolved
+    ]
+    if paths:
+        given = {k: v for k, v in resolved.items() if k not in paths}
+        try:
+            folder = engine_folder(model, given, gpu_names())
+        except OSError:
+            # No place to keep engines in: they are built anew in each session.
+            return {k: "False" if k.endswith("_cache_enable") else v for k, v in given.items()}
+        resolved |= dict.fromkeys(paths, str(folder))
     return resolved
 
 
@@ -275,11 +321,41 @@ def _runtime_errors() -> tuple[type[Exception], ...]:
     return (*own, RuntimeError, ValueError)
 
 
-def _failure(what: str, error: Exception) -> ModelError:
-    """The first line of ONNX Runtime's message, without the places in its own source."""
+_CAUSES: tuple[tuple[str, str], ...] = (
+    (
+        r"out of memory|Failed to allocate memory|CUDA failure 2\b|OutOfMemory",
+        "The device has not enough memory for this: use smaller batches, or free some.",
+    ),
+    (
+        r"driver version is insufficient|CUDA failure 35\b",
+        "The NVIDIA driver is too old for this ONNX Runtime: `graphopt doctor` says what is wanted.",
+    ),
+    (
+        r"no kernel image|CUDA failure 209\b",
+        "This ONNX Runtime has no code for this GPU: another build of it may.",
+    ),
+    (
+        r"CUDNN|cuDNN",
+        "cuDNN and ONNX Runtime may not fit each other: `graphopt doctor` says what is wanted.",
+    ),
+    (
+        r"(?i)deserializ|engine cache|timing cache|serialized engine",
+        "The cache of TensorRT's engines is damaged or of another version: remove the folder tensorrt in the "
+        "cache (`graphopt cache` names it), and they are built again.",
+    ),
+)
+"""What ONNX Runtime's messages contain → what to do."""
+
+
+def _failure(what: str, error: Exception, fallbacks: Sequence[str] = ()) -> ModelError:
+    """The first line of ONNX Runtime's message, without the places in its own source, and what to do."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = re.sub(r"/\S+\.(cc|h|cpp):\d+ (?:.*\) )?", "", lines[0]) if lines else type(error).__name__
-    return ModelError("GO604", what, found=text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "…")
+    next_step = next((advice for pattern, advice in _CAUSES if re.search(pattern, str(error))), None)
+    if fallbacks and re.search(r"Could not find an implementation|NOT_IMPLEMENTED", str(error)):
+        next_step = f"It was made for a device that is not here ({'; '.join(fallbacks)})."
+    found = text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "…"
+    return ModelError("GO604", what, found=found, next_step=next_step)
 
 
 def _element(type_: str) -> str | None:

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
+    "Answers": "verifier",
     "Bisection": "bisect",
     "Blame": "bisect",
     "Comparison": "comparison",
@@ -33,6 +34,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Answers",
     "Bisection",
     "Blame",
     "Comparison",
@@ -67,7 +69,7 @@ if TYPE_CHECKING:
     from graphopt.verification.reference import run_reference, run_reference_on_all
     from graphopt.verification.reference_process import ReferenceProcess
     from graphopt.verification.reproducer import write_reproducer
-    from graphopt.verification.verifier import VerifyReport, verify
+    from graphopt.verification.verifier import Answers, VerifyReport, verify
 
 
 def __getattr__(name: str) -> Any:

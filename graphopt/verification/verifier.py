@@ -116,22 +116,71 @@ def verify(
         fed = [generate_feeds(model, dims=dims, seed=seed + i) for i in range(runs)]
         sources = [f"generated with seed {seed + i}" for i in range(runs)]
     else:
-        fed = [dict(feeds) for feeds in feeds_list]
-        sources = ["given" if len(fed) == 1 else f"given, set {i}" for i in range(len(fed))]
-    references = run_reference_on_all(reference_model, fed, isolate=isolate, timeout_s=timeout_s)
-    comparisons = []
-    for reference, feeds in zip(references, fed, strict=True):
+        fed, sources = [dict(feeds) for feeds in feeds_list], None
+    answers = Answers(reference_model, fed, sources, isolate=isolate, timeout_s=timeout_s)
+    return answers.check(run, exactness, precision)
+
+
+class Answers:
+    """What a model answers on some feeds, to hold several others against.
+
+    Args:
+        model: the model as the user gave it; it is run once, here.
+        feeds_list: inputs.
+        sources: where each of them is from, for people; None: they were given.
+        isolate, timeout_s: as in :func:`verify`.
+
+    Raises:
+        ModelError: GO604, the model cannot be run.
+    """
+
+    def __init__(
+        self,
+        model: Source,
+        feeds_list: Sequence[dict[str, np.ndarray]],
+        sources: list[str] | None = None,
+        *,
+        isolate: bool = True,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        self.feeds_list = list(feeds_list)
+        given = (
+            ["given"] if len(self.feeds_list) == 1 else [f"given, set {i}" for i in range(len(feeds_list))]
+        )
+        self._sources = sources or given
+        self._model = model
+        self._how: dict[str, Any] = {"isolate": isolate, "timeout_s": timeout_s}
+        self._references = run_reference_on_all(model, self.feeds_list, **self._how)
+        self._noise: dict[int, Any] = {}
+
+    def check(
+        self,
+        run: Callable[[dict[str, np.ndarray]], Mapping[str, Any]],
+        exactness: Exactness | Tolerance = Exactness.REASSOCIATES,
+        precision: str | None = None,
+    ) -> VerifyReport:
+        """Compare what `run` gives with the answers; the arguments are those of :func:`verify`."""
+        return VerifyReport(
+            runs=[self._compare(i, run, exactness, precision) for i in range(len(self.feeds_list))],
+            inputs=self._sources,
+            engine=self._references[0].engine if self._references else "",
+            note=self._references[0].note if self._references else None,
+            exactness=exactness.value if isinstance(exactness, Exactness) else "tolerance",
+        )
+
+    def _compare(
+        self,
+        index: int,
+        run: Callable[[dict[str, np.ndarray]], Mapping[str, Any]],
+        exactness: Exactness | Tolerance,
+        precision: str | None,
+    ) -> Comparison:
+        reference, feeds = self._references[index], self.feeds_list[index]
         found = run(dict(feeds))
         comparison = compare(reference, found, exactness, precision=precision)
-        if not comparison.ok and isinstance(exactness, Exactness) and exactness is not Exactness.BIT_EXACT:
-            # Before it is called wrong: how much of that does rounding alone explain?
-            noise = rounding_noise(reference_model, feeds, reference, isolate=isolate, timeout_s=timeout_s)
-            comparison = compare(reference, found, exactness, precision=precision, noise=noise)
-        comparisons.append(comparison)
-    return VerifyReport(
-        runs=comparisons,
-        inputs=sources,
-        engine=references[0].engine if references else "",
-        note=references[0].note if references else None,
-        exactness=exactness.value if isinstance(exactness, Exactness) else "tolerance",
-    )
+        if comparison.ok or not isinstance(exactness, Exactness) or exactness is Exactness.BIT_EXACT:
+            return comparison
+        # Before it is called wrong: how much of that does rounding alone explain?
+        if index not in self._noise:
+            self._noise[index] = rounding_noise(self._model, feeds, reference, **self._how)
+        return compare(reference, found, exactness, precision=precision, noise=self._noise[index])

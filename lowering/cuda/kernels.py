@@ -1,10 +1,17 @@
-"""What ONNX Runtime's CUDA provider can run: its kernel table, and the conditions beside the table."""
+"""What ONNX Runtime's providers can run: tables of kernels, and the conditions beside the tables.
+
+``ort_cuda_kernels.tsv`` is what the CUDA provider of ONNX Runtime 1.31.1 (for CUDA 13) registers:
+``python tests/cuda_double.py`` writes it. ``ort_cuda_kernels_page.tsv`` is for older versions: the section
+"Operators implemented by CUDAExecutionProvider" of docs/OperatorKernels.md in microsoft/onnxruntime at commit
+001d12d2623fd411ce0f83d05abb5e82304a3389, which leaves some kernels out. Columns: domain (empty: ai.onnx),
+operator, first and last since-version (no last: open), types (``T=float,float16;T1=int64``).
+"""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import resources
 
@@ -12,7 +19,9 @@ import onnx.defs
 
 from graphopt.ir import DataType, Model, Node, OptionalType, SequenceType, Value
 from graphopt.ir.query import attribute
+from graphopt.lowering.cuda import installed
 from graphopt.lowering.registry import schema_version
+from graphopt.platforms import NEW_CUDA_KERNELS, onnxruntime_version
 
 CONTRIB_DOMAIN = "com.microsoft"
 
@@ -85,21 +94,52 @@ class Kernel:
         )
 
 
+Table = Mapping[tuple[str, str], tuple[Kernel, ...]]
+"""The kernels of a provider by (domain, operator)."""
+
+
+def cuda_table_version() -> str:
+    """Which ONNX Runtime :func:`cuda_kernels` describes, given the installed one."""
+    return "1.31.1" if _is_new() else "before 1.31 (its page of kernels)"
+
+
+def _is_new() -> bool:
+    return onnxruntime_version() >= NEW_CUDA_KERNELS
+
+
+def cuda_kernels(new: bool | None = None) -> Table:
+    """The kernels of the CUDA provider by (domain, operator).
+
+    Args:
+        new: those of ONNX Runtime 1.31.1, or those of the page; None: which fits the installed version.
+    """
+    return _read_table(_is_new() if new is None else new)
+
+
 @cache
-def cuda_kernels() -> dict[tuple[str, str], tuple[Kernel, ...]]:
-    """The kernels of the CUDA provider by (domain, operator)."""
-    table: dict[tuple[str, str], list[Kernel]] = {
-        # Registered without type constraints, and for that reason not on the page the table is from.
-        ("", "NonMaxSuppression"): [Kernel(11, None, {}), Kernel(10, 10, {})],
-    }
-    text = (resources.files(__package__) / "ort_cuda_kernels.tsv").read_text(encoding="utf-8")
+def _read_table(new: bool) -> Table:
+    name = "ort_cuda_kernels.tsv" if new else "ort_cuda_kernels_page.tsv"
+    text = (resources.files(__package__) / name).read_text(encoding="utf-8")
+    rows: list[installed.KernelRow] = []
+    if not new:
+        # Registered without type constraints, and for that reason not on the page.
+        rows += [("", "NonMaxSuppression", 11, None, {}), ("", "NonMaxSuppression", 10, 10, {})]
     for row in csv.DictReader(text.splitlines(), delimiter="\t"):
         types = {
             name: frozenset(names.split(","))
             for name, _, names in (c.partition("=") for c in (row["type_constraints"] or "").split(";") if c)
         }
         last = int(row["since_last"]) if row["since_last"] else None
-        table.setdefault((row["domain"], row["op"]), []).append(Kernel(int(row["since_first"]), last, types))
+        rows.append((row["domain"], row["op"], int(row["since_first"]), last, types))
+    return table_of(rows)
+
+
+def table_of(rows: Iterable[installed.KernelRow]) -> Table:
+    """`rows` by domain and operator."""
+    table: dict[tuple[str, str], list[Kernel]] = {}
+    for domain, op, first, last, types in rows:
+        key = ("" if domain == "ai.onnx" else domain, op)
+        table.setdefault(key, []).append(Kernel(first, last, dict(types)))
     return {key: tuple(kernels) for key, kernels in table.items()}
 
 
@@ -117,22 +157,26 @@ def type_name(value: Value) -> str | None:
 
 def why_no_cuda_kernel(node: Node, model: Model) -> str | None:
     """Why the CUDA provider has no kernel for `node`; None if it has one."""
+    return why_no_kernel(node, model, cuda_kernels(), "CUDA")
+
+
+def why_no_kernel(node: Node, model: Model, table: Table, provider: str) -> str | None:
+    """Why `provider`, whose kernels `table` lists, has none for `node`; None if it has one."""
     domain = node.domain or ""
     domain = "" if domain == "ai.onnx" else domain
-    kernels = cuda_kernels().get((domain, node.op_type))
+    kernels = table.get((domain, node.op_type))
     if kernels is None:
-        if domain not in ("", CONTRIB_DOMAIN):
+        if domain not in ("", CONTRIB_DOMAIN, "ai.onnx.ml"):
             return f"the domain {domain} is not ONNX Runtime's"
-        return f"ONNX Runtime has no CUDA kernel for {node.op_type}"
+        return f"ONNX Runtime has no {provider} kernel for {node.op_type}"
     since = schema_version(domain, node.op_type, int(model.opset_imports.get(domain, 1)))
     if since is None:
         return f"{node.op_type} is unknown in this opset"
     serving = [kernel for kernel in kernels if kernel.serves(since)]
     if not serving:
-        return (
-            f"ONNX Runtime has no CUDA kernel for {node.op_type} of opset {since}, only of {_ranges(kernels)}"
-        )
-    reasons = [_type_mismatch(node, kernel, domain, since) for kernel in serving]
+        has = f"ONNX Runtime has no {provider} kernel for {node.op_type} of opset {since}"
+        return f"{has}, only of {_ranges(kernels)}"
+    reasons = [_type_mismatch(node, kernel, domain, since, provider) for kernel in serving]
     return None if None in reasons else reasons[0]
 
 
@@ -145,7 +189,7 @@ def _ranges(kernels: tuple[Kernel, ...]) -> str:
     return ", ".join(shown)
 
 
-def _type_mismatch(node: Node, kernel: Kernel, domain: str, since: int) -> str | None:
+def _type_mismatch(node: Node, kernel: Kernel, domain: str, since: int, provider: str) -> str | None:
     """Which operand of `node` has a type that `kernel` does not take, if any."""
     if not kernel.types:
         return None
@@ -155,7 +199,7 @@ def _type_mismatch(node: Node, kernel: Kernel, domain: str, since: int) -> str |
             allowed = kernel.types.get(parameter)
             if allowed is not None and actual is not None and actual not in allowed:
                 return (
-                    f"ONNX Runtime's CUDA kernel for {node.op_type} takes no {actual} as {parameter}, "
+                    f"ONNX Runtime's {provider} kernel for {node.op_type} takes no {actual} as {parameter}, "
                     f"only {', '.join(sorted(allowed))}"
                 )
     return None
@@ -173,36 +217,16 @@ def _typed_operands(node: Node, domain: str, since: int) -> Iterator[tuple[tuple
                 yield formals[min(index, len(formals) - 1)], value
 
 
-Formals = tuple[tuple[str, str], ...]
-
-
 @cache
-def _formals(domain: str, op_type: str, since: int) -> tuple[Formals, Formals]:
+def _formals(domain: str, op_type: str, since: int) -> tuple[installed.Formals, installed.Formals]:
     """(type parameter, name) of the formal inputs and outputs; empty where there is no schema to ask."""
     if domain == CONTRIB_DOMAIN:
-        return _contrib_formals().get(op_type, ((), ()))
+        return installed.contrib_formals().get(op_type, ((), ()))  # unknown: matched by name alone
     schema = onnx.defs.get_schema(op_type, since, domain)
     return (
         tuple((f.type_str, f.name) for f in schema.inputs),
         tuple((f.type_str, f.name) for f in schema.outputs),
     )
-
-
-@cache
-def _contrib_formals() -> dict[str, tuple[Formals, Formals]]:
-    """The formal operands of ONNX Runtime's own operators, from the installed ONNX Runtime."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    if not hasattr(state, "get_all_operator_schema"):
-        return {}  # a build without schema access: kernels are then matched by name alone
-    return {
-        schema.name: (
-            tuple((f.typeStr, f.name) for f in schema.inputs),
-            tuple((f.typeStr, f.name) for f in schema.outputs),
-        )
-        for schema in state.get_all_operator_schema()
-        if schema.domain == CONTRIB_DOMAIN
-    }
 
 
 _RECURRENT_ACTIVATIONS: dict[str, tuple[str, ...]] = {

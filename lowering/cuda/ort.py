@@ -6,16 +6,20 @@ The graph is not changed: the optimised ONNX model is the program, and the plan 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from graphopt.errors import LoweringError
 from graphopt.ir import Model
+from graphopt.lowering.cuda import kernels
 from graphopt.lowering.cuda import placement as placing
 from graphopt.lowering.cuda import providers as choosing
+from graphopt.lowering.cuda.reconcile import reconcile, settled_summary
 from graphopt.target import Target
 
 SCHEMA = "graphopt.ort-plan/1"
+MOST_LISTED = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +35,7 @@ class OrtPlan:
         summary: the placement in numbers.
         reasons: provider → option → why it was chosen.
         notes: what the user should know.
+        source: where the placement is from: a prediction by which table, or ONNX Runtime itself.
     """
 
     target: str
@@ -40,6 +45,7 @@ class OrtPlan:
     summary: placing.PlacementSummary
     reasons: dict[str, dict[str, str]]
     notes: list[str]
+    source: str = "predicted"
 
     def to_json(self, *, nodes: bool = True) -> dict[str, Any]:
         """The plan as a JSON-ready dict (schema ``graphopt.ort-plan/1``).
@@ -52,6 +58,7 @@ class OrtPlan:
             "target": self.target,
             "providers": [[name, dict(options)] for name, options in self.providers],
             "session_options": self.session_options,
+            "placement_source": self.source,
             "summary": self.summary.to_json(),
             "reasons": self.reasons,
             "notes": list(self.notes),
@@ -92,6 +99,11 @@ def lower_ort(
     if strict:
         placing.check_strict(placements)
     summary = placing.summarize(model, placements)
+    source = (
+        "every node is the CPU provider's"
+        if target.kind == "cpu"
+        else f"predicted by the kernels of ONNX Runtime {kernels.cuda_table_version()}"
+    )
     options, notes = choosing.choose(
         model,
         target,
@@ -99,13 +111,8 @@ def lower_ort(
         profiles=profiles,
         device_id=device_id,
         engines=summary.engines,
+        shape_nodes=summary.nodes["shape"],
     )
-    if summary.nodes["fallback"]:
-        ops = ", ".join(f"{op} ({count})" for op, count in summary.fallback_ops.items())
-        notes.append(
-            f"{summary.nodes['fallback']} nodes are predicted to fall back to the CPU: {ops}; "
-            f"{summary.copies} tensors are copied between host and device on each run."
-        )
     return OrtPlan(
         target=str(target),
         providers=[(name, chosen.values) for name, chosen in options.items()],
@@ -114,4 +121,38 @@ def lower_ort(
         summary=summary,
         reasons={name: chosen.reasons for name, chosen in options.items() if chosen.reasons},
         notes=notes,
+        source=source,
     )
+
+
+def settle(plan: OrtPlan, actual: Mapping[str, Any], source: str) -> OrtPlan:
+    """`plan` with the placement that ONNX Runtime chose (:mod:`graphopt.lowering.cuda.reconcile`)."""
+    placements = reconcile(plan.placement, actual)
+    nodes = {kind: sum(p.kind == kind for p in placements) for kind in placing.KINDS}
+    counted = dataclasses.replace(
+        plan.summary,
+        nodes=nodes,
+        providers=dict(Counter(p.provider for p in placements)),
+        fallback_ops=dict(Counter(p.op for p in placements if p.kind == "fallback").most_common()),
+    )
+    summary = settled_summary(counted, placements, actual)
+    return dataclasses.replace(plan, placement=placements, summary=summary, source=source)
+
+
+def placement_notes(plan: OrtPlan) -> list[str]:
+    """What a user should know about where the nodes of `plan` run."""
+    summary, notes = plan.summary, []
+    if summary.nodes["fallback"]:
+        ops = ", ".join(f"{op} ({count})" for op, count in summary.fallback_ops.items())
+        verb = "are predicted to fall" if summary.disagreements is None else "fall"
+        notes.append(
+            f"{summary.nodes['fallback']} nodes {verb} back to the CPU: {ops}; "
+            f"{summary.copies} tensors are copied between host and device on each run."
+        )
+    if summary.disagreements:
+        listed = [f"{p.op} {p.node!r} on {p.provider}" for p in plan.placement if p.predicted is not None]
+        notes.append(
+            f"ONNX Runtime put {summary.disagreements} nodes elsewhere than predicted: "
+            f"{', '.join(listed[:MOST_LISTED])}{', …' if len(listed) > MOST_LISTED else ''}"
+        )
+    return notes

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from graphopt.errors import PolicyError
@@ -67,6 +67,7 @@ class NodePlacement:
         reason: why it is not with the target's first provider; None if it is.
         inside: the control-flow node whose subgraph holds it, if any.
         engine: the number of its TensorRT engine.
+        predicted: the provider that was predicted, where ONNX Runtime itself chose another one.
     """
 
     node: str
@@ -76,6 +77,7 @@ class NodePlacement:
     reason: str | None = None
     inside: str | None = None
     engine: int | None = None
+    predicted: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict without what is not set."""
@@ -92,7 +94,8 @@ class PlacementSummary:
         fallback_ops: operators that fall back, with their number.
         copies: tensors that are copied between host and device on each run, inputs and outputs of the
             model not counted.
-        engines: predicted number of TensorRT engines.
+        engines: number of TensorRT engines.
+        disagreements: nodes that ONNX Runtime put elsewhere than predicted; None: it was not asked.
     """
 
     nodes: dict[str, int]
@@ -100,6 +103,7 @@ class PlacementSummary:
     fallback_ops: dict[str, int]
     copies: int
     engines: int
+    disagreements: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict."""
@@ -149,12 +153,16 @@ def predict(model: Model, target: Target) -> list[NodePlacement]:
 
 
 def _folded(nodes: Iterable[Node]) -> set[Node]:
-    """The nodes that ONNX Runtime computes when the session is created: all their inputs are constants."""
+    """The nodes that ONNX Runtime computes when the session is created.
+
+    All their inputs are constants; or they are the Shape of a value whose shape is fixed.
+    """
     found: set[Node] = set()
     constants: set[Value] = set()
     for node in nodes:
         operands = [value for value in node.inputs if value is not None]
-        if (
+        known = (node.domain, node.op_type) == ("", "Shape") and static_shape(node.inputs[0]) is not None
+        if known or (
             operands
             and all(value in constants or constant_tensor(value) is not None for value in operands)
             and not any(subgraphs(node))
@@ -199,7 +207,7 @@ def _placed(
         provider, reason = TENSORRT, None
     elif node in folded:
         provider, kind = CPU, "folded"
-        reason = "its inputs are constants: ONNX Runtime computes it once, when it loads the model"
+        reason = "its result is fixed: ONNX Runtime computes it once, when it loads the model"
     elif node in shape:
         provider, kind = CPU, "shape"
         reason = "it computes a shape, which ONNX Runtime does on the CPU"
@@ -321,35 +329,68 @@ def summarize(model: Model, placements: Sequence[NodePlacement]) -> PlacementSum
 
 
 def _count_copies(model: Model, placements: Sequence[NodePlacement]) -> int:
-    """Values needed on the side on which they are not produced; constants are placed once, at load."""
+    """The copies that ONNX Runtime inserts, graph by graph; constants are placed once, at load.
+
+    A value is copied where it is produced, if a user on the other side asks for it, and otherwise in each
+    graph where both sides use it. What a body uses of the graphs around it is used by the node that holds
+    it, too.
+    """
     provider_of = {p.node: p.provider for p in placements}
-    kind_of = {p.node: p.kind for p in placements}
+    folded = {p.node for p in placements if p.kind == "folded"}
     if set(provider_of.values()) <= {CPU}:
         return 0
-    copies = 0
-    for node in _holders(model.graph):
-        if kind_of[node.name or ""] == "folded":
+    holders = _holders(model.graph)
+    used: dict[tuple[Graph | None, Value], set[bool]] = {}
+    for node in holders:
+        if node.name in folded:
             continue
-        provider = provider_of[node.name or ""]
-        for index, value in enumerate(node.outputs):
-            on_host = provider == CPU or (provider == CUDA and index in _host(kernels.HOST_OUTPUTS, node))
-            copies += (not on_host) in _sides(value, provider_of)
-    for value in model.graph.inputs:
-        copies += len(_sides(value, provider_of)) == 2
+        for index, value in enumerate(node.inputs):
+            if value is not None and not _is_constant(value, folded):
+                on_host = _on_host(node, index, provider_of, kernels.HOST_INPUTS)
+                _use(used, value, node, on_host, holders, provider_of)
+    copies = 0
+    for (graph, value), sides in used.items():
+        producer = value.producer()
+        if producer is not None and producer.graph is graph:
+            index = next(i for i, output in enumerate(producer.outputs) if output is value)
+            copies += (not _on_host(producer, index, provider_of, kernels.HOST_OUTPUTS)) in sides
+        else:
+            copies += len(sides) == 2
     return copies
+
+
+def _is_constant(value: Value, folded: set[str]) -> bool:
+    producer = value.producer()
+    return constant_tensor(value) is not None or (producer is not None and (producer.name or "") in folded)
+
+
+def _use(
+    used: dict[tuple[Graph | None, Value], set[bool]],
+    value: Value,
+    node: Node,
+    on_host: bool,
+    holders: dict[Node, Node | None],
+    provider_of: dict[str, str],
+) -> None:
+    """Note that `node` uses `value`, and so do the nodes that hold it, up to where `value` comes from."""
+    while True:
+        used.setdefault((node.graph, value), set()).add(on_host)
+        producer = value.producer()
+        home = value.graph if producer is None else producer.graph
+        holder = holders[node]
+        if home is node.graph or holder is None:
+            return
+        node, on_host = holder, provider_of[holder.name or ""] == CPU
+
+
+def _on_host(node: Node, index: int, provider_of: dict[str, str], table: dict[str, tuple[int, ...]]) -> bool:
+    """Whether the operand `index` of `node` is in host memory, by `table` for nodes on the device."""
+    provider = provider_of[node.name or ""]
+    return provider == CPU or (provider == CUDA and index in _host(table, node))
 
 
 def _host(table: dict[str, tuple[int, ...]], node: Node) -> tuple[int, ...]:
     return () if node.domain else table.get(node.op_type, ())
-
-
-def _sides(value: Value, provider_of: dict[str, str]) -> set[bool]:
-    """Where `value` is read: True for the host, False for the device."""
-    sides = set()
-    for use in value.uses():
-        provider = provider_of[use.node.name or ""]
-        sides.add(provider == CPU or (provider == CUDA and use.idx in _host(kernels.HOST_INPUTS, use.node)))
-    return sides
 
 
 def check_strict(placements: Sequence[NodePlacement]) -> None:
@@ -358,14 +399,18 @@ def check_strict(placements: Sequence[NodePlacement]) -> None:
     Raises:
         PolicyError: GO501, naming every node that is predicted to run off the accelerator.
     """
-    off = [p for p in placements if p.kind == "fallback"]
-    if not off:
+    refuse_fallbacks([p.to_json() for p in placements if p.kind == "fallback"])
+
+
+def refuse_fallbacks(away: Sequence[Mapping[str, Any]]) -> None:
+    """Raise PolicyError (GO501) that names every node of `away` (rows of a placement), if there are any."""
+    if not away:
         return
-    listing = "\n".join(f"  {p.op} {p.node!r}: {p.reason}" for p in off)
-    count = f"{len(off)} node{'s' if len(off) > 1 else ''}"
+    listing = "\n".join(f"  {p['op']} {p['node']!r}: {p.get('reason', 'no reason is known')}" for p in away)
+    count = f"{len(away)} node{'s' if len(away) > 1 else ''}"
     raise PolicyError(
         "GO501",
         f"{count} would run on the CPU instead of the accelerator:\n{listing}\n",
-        next_step="Compile without --strict to accept that.",
-        details={"nodes": [p.to_json() for p in off]},
+        next_step="Without --strict (run: with --no-strict) that is accepted.",
+        details={"nodes": [dict(p) for p in away]},
     )

@@ -9,13 +9,15 @@ from typing import Any
 from graphopt.errors import UsageError
 from graphopt.ir import DataType, Model
 from graphopt.ir.query import is_op, static_shape
+from graphopt.lowering.cuda.kernels import CONTRIB_DOMAIN
+from graphopt.lowering.cuda.layout import CONVOLUTIONS, is_fused_conv, residual_transposes
 from graphopt.lowering.cuda.placement import CUDA, PROVIDERS, TENSORRT
 from graphopt.lowering.profiles import input_profile
 from graphopt.target import Target
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 CACHE_FOLDER = "tensorrt"
-"""Where engines and timings are cached, relative to the folder of the model."""
+"""Engines and timings are cached; the runtime puts the user's own folder in the place of this name."""
 
 Profiles = Mapping[str, tuple[int, int, int]]
 """Dimension name → its smallest, most likely and largest size."""
@@ -50,6 +52,7 @@ def choose(
     profiles: Profiles | None,
     device_id: int,
     engines: int,
+    shape_nodes: int = 0,
 ) -> tuple[dict[str, Options], list[str]]:
     """The options of each provider of `target`, in their order, and notes for the user.
 
@@ -57,6 +60,7 @@ def choose(
         precision: fp32 (also None), tf32, fp16 or bf16.
         profiles: for TensorRT, the range of every dynamic dimension.
         engines: the number of TensorRT engines that is predicted.
+        shape_nodes: the number of nodes that compute shapes on the CPU.
 
     Raises:
         LoweringError: GO204, `profiles` does not name all dynamic dimensions.
@@ -66,7 +70,7 @@ def choose(
     for provider in PROVIDERS[target.kind]:
         options = Options()
         if provider == CUDA:
-            _cuda(options, model, precision, device_id, notes)
+            _cuda(options, model, precision, device_id, notes, shape_nodes)
         elif provider == TENSORRT:
             _tensorrt(options, model, precision, profiles, device_id, engines, notes)
         chosen[provider] = options
@@ -75,7 +79,14 @@ def choose(
     return chosen, notes
 
 
-def _cuda(options: Options, model: Model, precision: str | None, device_id: int, notes: list[str]) -> None:
+def _cuda(
+    options: Options,
+    model: Model,
+    precision: str | None,
+    device_id: int,
+    notes: list[str],
+    shape_nodes: int,
+) -> None:
     static = has_static_inputs(model)
     options.set("device_id", device_id, "the device that was asked for")
     if static:
@@ -88,7 +99,9 @@ def _cuda(options: Options, model: Model, precision: str | None, device_id: int,
         options.set(
             "arena_extend_strategy", "kNextPowerOfTwo", "shapes vary, so the arena grows in few large steps"
         )
-    if any(is_op(node, "Conv", "ConvTranspose") for node in model.graph.all_nodes()):
+    if any(is_op(node, *CONVOLUTIONS) or is_fused_conv(node) for node in model.graph.all_nodes()):
+        _layout(options, model, shape_nodes)
+        options.set("cudnn_conv_use_max_workspace", 1, "the fastest algorithms need the most memory")
         if static:
             options.set(
                 "cudnn_conv_algo_search", "EXHAUSTIVE", "shapes are fixed: each convolution is tuned once"
@@ -103,12 +116,41 @@ def _cuda(options: Options, model: Model, precision: str | None, device_id: int,
         options.set("use_tf32", 1, "TF32 was asked for")
     else:
         options.set("use_tf32", 0, "float32 means float32: TF32 keeps 10 bits of the mantissa only")
+    skips = [
+        n for n in model.graph.all_nodes() if n.op_type.startswith("Skip") and n.domain == CONTRIB_DOMAIN
+    ]
+    if any(n.inputs[0] is not None and n.inputs[0].dtype == DataType.FLOAT16 for n in skips):
+        options.set(
+            "enable_skip_layer_norm_strict_mode", 1, "the sums of a normalization are taken in float32"
+        )
     # A captured graph replays fixed device addresses, which feeds from host arrays do not have.
     options.set("enable_cuda_graph", 0, "a captured CUDA graph cannot follow inputs that move in memory")
     if static:
         notes.append(
             "All shapes are fixed: with I/O binding and provider option enable_cuda_graph=1 the launches "
             "could be captured once and replayed."
+        )
+
+
+def _layout(options: Options, model: Model, shape_nodes: int) -> None:
+    """Channels last for convolutions in 16 bits, whose tensor cores read it; what that costs is counted."""
+    convolutions = [n for n in model.graph.all_nodes() if is_op(n, *CONVOLUTIONS) or is_fused_conv(n)]
+    half = [n for n in convolutions if n.outputs[0].dtype in (DataType.FLOAT16, DataType.BFLOAT16)]
+    count = residual_transposes(model)
+    if len(half) * 2 > len(convolutions) and shape_nodes:
+        # ONNX Runtime decides anew after it changed the layout, and then puts them on the device.
+        reason = (
+            f"{shape_nodes} nodes compute shapes: with channels last they would run on the GPU and be copied"
+        )
+        options.set("prefer_nhwc", 0, reason)
+    elif len(half) * 2 > len(convolutions) and count <= len(half):
+        reason = f"16-bit convolutions are fastest with channels last; {count} transposes are left for it"
+        options.set("prefer_nhwc", 1, reason)
+    elif len(half) * 2 > len(convolutions):
+        options.set("prefer_nhwc", 0, f"channels last would leave {count} transposes, more than convolutions")
+    else:
+        options.set(
+            "prefer_nhwc", 0, f"float32 convolutions gain nothing by channels last ({count} transposes)"
         )
 
 
@@ -139,9 +181,13 @@ def _tensorrt(
             "Set NVIDIA_TF32_OVERRIDE=0 in the environment to forbid it."
         )
     options.set("trt_engine_cache_enable", True, "building an engine takes minutes, loading one does not")
-    options.set("trt_engine_cache_path", CACHE_FOLDER, "the cache travels with the model")
+    options.set("trt_engine_cache_path", CACHE_FOLDER, "the user's own cache, by what the engine was made of")
     options.set("trt_timing_cache_enable", True, "a rebuilt engine reuses what was measured before")
-    options.set("trt_timing_cache_path", CACHE_FOLDER, "the cache travels with the model")
+    options.set("trt_timing_cache_path", CACHE_FOLDER, "the user's own cache, by what the engine was made of")
+    if engines > 1:
+        options.set(
+            "trt_context_memory_sharing_enable", True, "engines run one after the other: they share memory"
+        )
     options.set("trt_detailed_build_log", False, "the builder's log is for debugging the builder")
     if has_static_inputs(model):
         return

@@ -8,9 +8,9 @@ from typing import Any
 
 from graphopt.errors import LoweringError
 from graphopt.ir import DataType, Model, Node
+from graphopt.ir.operator_bodies import has_body
 from graphopt.ir.query import subgraphs
 from graphopt.lowering.registry import schema_version
-from graphopt.lowering.xla import functions
 from graphopt.lowering.xla.ops import load_all
 
 MAX_LISTED = 20
@@ -57,7 +57,7 @@ def _reason(node: Node, opsets: Mapping[str, int], registry: Any) -> str | None:
     if domain == "" and node.op_type in ("Shape", "Size", "Constant"):
         return None
     opset = opsets.get(domain, 1)
-    if registry.find(domain, node.op_type, opset) is None and not functions.has_body(node, opset):
+    if registry.find(domain, node.op_type, opset) is None and not has_body(node, opset):
         return "no XLA lowering for this operator"
     if any(v is not None and v.dtype == DataType.STRING for v in (*node.inputs, *node.outputs)):
         return "XLA has no string tensors"

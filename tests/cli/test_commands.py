@@ -266,6 +266,22 @@ def test_bench_compares(cli: Cli, relu_model: Path) -> None:
     assert document["candidates"][0]["speedup"] == 1.0
 
 
+def test_bench_holds_artifacts_against_the_original(cli: Cli, relu_model: Path) -> None:
+    cli("compile", relu_model, "-t", "cpu", "-o", "made")
+    found = cli("bench", "made", "--original", relu_model, "--runs", 10, "--callers", 2, "--json")
+    assert found.code == 0, found.err
+    original, made = found.json["candidates"]
+    assert original["name"].endswith("(original)")
+    assert original["speedup"] == 1.0
+    assert made["speedup_interval"][0] <= made["speedup"] <= made["speedup_interval"][1]
+    for row in (original, made):
+        assert row["peak_memory_bytes"] > 20 << 20
+        assert len(row["concurrent_calls_per_s"]) == 4
+    text = cli("bench", "made", "--original", relu_model, "--runs", 10, "--no-memory")
+    assert "(original)" in text.out
+    assert text.code == 0
+
+
 def test_passes(cli: Cli) -> None:
     document = cli("passes", "--json").json
     assert document["schema"] == "graphopt.passes/1"

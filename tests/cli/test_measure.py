@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 
-from graphopt.bench import Series, interleave, peak_growth_bytes, percentile, ratio
+from graphopt.bench import Series, interleave, percentile, ratio, throughput
 
 
 def test_candidates_take_turns() -> None:
@@ -68,12 +71,59 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert 0.92 <= covered / 400 <= 0.99
 
 
+def test_a_call_settles_before_it_is_timed() -> None:
+    calls: list[str] = []
+    interleave(
+        {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")},
+        runs=3,
+        warmup=1,
+        settle=1,
+        clock=lambda: 0.0,
+    )
+    turns = [calls[i : i + 2] for i in range(2, len(calls), 2)]
+    assert len(turns) == 6
+    assert all(first == second for first, second in turns)
+
+
+def test_enough_ends_it_but_not_before_the_least_rounds() -> None:
+    (series,) = interleave({"a": lambda: None}, runs=5, seconds=1e9, enough=lambda found: True)
+    assert len(series.seconds) == 5
+    (series,) = interleave(
+        {"a": lambda: None}, runs=5, seconds=1e9, enough=lambda found: len(found[0].seconds) >= 9
+    )
+    assert len(series.seconds) == 9
+
+
+PEAK = """
+from graphopt.bench import peak_bytes
+before = peak_bytes()
+blob = bytes(bytearray(64 << 20))
+del blob
+print(before, peak_bytes())
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the account of memory is Linux's")
-def test_peak_memory_counts_what_was_there_for_a_moment_only() -> None:
-    quiet = peak_growth_bytes(lambda: None)
-    if quiet is None:
-        pytest.skip("this kernel does not let a process reset its peak")
-    grown = peak_growth_bytes(lambda: np.ones(1 << 26, np.uint8).sum())
-    assert grown is not None
-    assert quiet < 8 << 20
-    assert (60 << 20) < grown < (160 << 20)
+def test_peak_memory_counts_what_was_there_for_a_moment_only_and_nothing_of_the_parent() -> None:
+    ballast = np.ones(200 << 20, np.uint8)
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert before < ballast.nbytes
+    assert (120 << 20) < after - before < (200 << 20)  # the array and its copy
+
+
+def test_throughput_counts_all_callers_and_gives_their_errors() -> None:
+    lock = threading.Lock()
+    total = [0]
+
+    def call() -> None:
+        time.sleep(0.002)
+        with lock:
+            total[0] += 1
+
+    rates = throughput({"a": call, "b": call}, callers=4, seconds=0.4)
+    assert {name: len(found) for name, found in rates.items()} == {"a": 4, "b": 4}
+    assert total[0] >= 50
+    assert all(300 < rate <= 2100 for found in rates.values() for rate in found)
+    with pytest.raises(ZeroDivisionError):
+        throughput({"a": lambda: 1 // 0}, callers=2, seconds=0.1)

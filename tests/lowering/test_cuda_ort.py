@@ -13,7 +13,8 @@ import pytest
 from checking import model_from
 
 from graphopt.errors import LoweringError, PolicyError, UsageError
-from graphopt.lowering.cuda.ort import OrtPlan, lower_ort
+from graphopt.lowering.cuda.choices import PROVIDER_VALUES
+from graphopt.lowering.cuda.ort import OrtPlan, lower_ort, placement_notes
 from graphopt.runtime.devices import cuda_device_count
 from graphopt.runtime.ort import _PLAN_OPTIONS, OrtSession
 from graphopt.target import Target
@@ -57,6 +58,8 @@ def test_cuda_options_follow_shapes_and_precision() -> None:
         "device_id": "2",
         "arena_extend_strategy": "kSameAsRequested",
         "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "cudnn_conv_use_max_workspace": "1",
+        "prefer_nhwc": "0",
         "use_tf32": "0",
         "enable_cuda_graph": "0",
     }
@@ -65,6 +68,24 @@ def test_cuda_options_follow_shapes_and_precision() -> None:
     assert dynamic["cudnn_conv_algo_search"] == "HEURISTIC"
     assert "cudnn_conv_algo_search" not in options_of(MLP)
     assert [options_of(MLP, precision=p)["use_tf32"] for p in (None, "fp32", "tf32", "bf16")] == list("0010")
+
+
+def test_channels_last_where_it_pays() -> None:
+    half = STATIC.replace("float[", "float16[")
+    (name, options), *_ = plan_of(half).providers
+    assert (name, options["prefer_nhwc"]) == ("CUDAExecutionProvider", "0")
+    assert "2 transposes" in plan_of(half).reasons[name]["prefer_nhwc"]
+    deep = """g (float16[1, 8, 8, 8] x, float16[8, 8, 3, 3] w) => (float16[1, 8, A, B] y)
+        { a = Conv(x, w) b = Relu(a) c = Conv(b, w) d = Add(c, c) y = Conv(d, w) }"""
+    assert options_of(deep)["prefer_nhwc"] == "1"
+    assert "2 transposes" in plan_of(deep).reasons[name]["prefer_nhwc"]
+    assert options_of(deep.replace("float16", "float"))["prefer_nhwc"] == "0"
+
+
+def test_float16_normalizations_are_summed_in_float32() -> None:
+    text = "g (T[1, 4, 8] x, T[8] w) => (T[1, 4, 8] y) { y = com.microsoft.SkipLayerNormalization(x, x, w) }"
+    assert options_of(text.replace("T[", "float16["))["enable_skip_layer_norm_strict_mode"] == "1"
+    assert "enable_skip_layer_norm_strict_mode" not in options_of(text.replace("T[", "float["))
 
 
 def test_tensorrt_precision_is_what_was_asked_for_or_is_in_the_model() -> None:
@@ -112,7 +133,7 @@ def test_strict_refuses_and_otherwise_a_note_says_it() -> None:
     text = "g (float[4] x) => (float[4] y) { a = Exp(x) b = Asin(a) y = Exp(b) }"
     with pytest.raises(PolicyError, match="GO501"):
         plan_of(text, strict=True)
-    (note,) = [n for n in plan_of(text).notes if "fall back" in n]
+    (note,) = [n for n in placement_notes(plan_of(text)) if "fall back" in n]
     assert "Asin (1)" in note
     assert "2 tensors are copied" in note
     assert plan_of(MLP, strict=True).summary.nodes["fallback"] == 0
@@ -135,12 +156,20 @@ def test_what_is_not_served_is_refused(target: str, options: dict[str, Any], err
 
 
 def all_options() -> dict[str, set[str]]:
-    """Every option name that any plan sets, by provider."""
+    """Every option name that any plan sets, or that tuning chooses, by provider."""
     names: dict[str, set[str]] = {}
     for text in (STATIC, DYNAMIC, MLP):
         for precision in (None, "tf32", "fp16", "bf16"):
             for name, options in plan_of(text, "tensorrt", precision=precision, profiles=PROFILES).providers:
                 names.setdefault(name, set()).update(options)
+    several = "g (float[N, 4, 4] x) => (float[N] y) { a = Exp(x) b = Det(a) y = Neg(b) }"
+    skip = """g (float16[1, 4, 8] x, float16[8] w) => (float16[1, 4, 8] y)
+        { y = com.microsoft.SkipLayerNormalization(x, x, w) }"""
+    for text in (several, skip):
+        for name, options in plan_of(text, "tensorrt").providers:
+            names.setdefault(name, set()).update(options)
+    for name, (provider, _) in PROVIDER_VALUES.items():
+        names[provider].add(name)
     return names
 
 

@@ -44,10 +44,26 @@ def one(body: str, opset: int = 18, header: str = "float[4, 4] x") -> NodePlacem
 # --- the table ---------------------------------------------------------------------------------------------
 
 
-def test_the_table_is_read_whole() -> None:
-    table = kernels.cuda_kernels()
+@pytest.fixture
+def older(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ONNX Runtime of before the newer table."""
+    monkeypatch.setattr(kernels, "onnxruntime_version", lambda: (1, 24, 0))
+
+
+def test_the_tables_are_read_whole() -> None:
+    table = kernels.cuda_kernels(new=False)
     assert sum(map(len, table.values())) == 334 + 67 + 31 + 2  # rows by domain, NonMaxSuppression's two
     assert table["", "Softmax"][0].types["T"] == {"bfloat16", "double", "float", "float16"}
+    newer = kernels.cuda_kernels(new=True)
+    assert sum(map(len, newer.values())) == 524
+    assert set(table) < set(newer)
+
+
+def test_the_installed_version_decides_which_table_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for version, new in (((1, 30, 9), False), ((1, 31, 0), True), ((2, 0, 0), True)):
+        monkeypatch.setattr(kernels, "onnxruntime_version", lambda found=version: found)
+        assert kernels.cuda_kernels() is kernels.cuda_kernels(new)
+        assert kernels.cuda_table_version().startswith("1.31") == new
 
 
 def test_every_type_parameter_of_the_table_is_one_that_a_kernel_match_looks_at() -> None:
@@ -84,6 +100,7 @@ def test_conv_has_a_kernel_in_every_opset(opset: int, provider: str) -> None:
         ("GlobalAveragePool(x)", 21, 22),
     ],
 )
+@pytest.mark.usefixtures("older")
 def test_an_open_end_does_not_reach_a_redefined_operator(op: str, fits: int, too_new: int) -> None:
     body = "k = Constant<value_ints = [1]>() y, i = TopK(x, k)" if op == "TopK" else f"y = {op}"
     header = "float[1, 3, 8, 8] x"
@@ -241,6 +258,7 @@ def test_nested_nodes_are_placed_and_say_where_they_are() -> None:
     assert found["Asin"].kind == "fallback"
 
 
+@pytest.mark.usefixtures("older")
 def test_a_control_flow_operator_newer_than_its_kernel_is_on_the_cpu_but_its_nodes_are_not() -> None:
     found = placed(BRANCHES, 21)  # If 19, open end; redefined in 21
     assert found["If"].kind == "fallback"

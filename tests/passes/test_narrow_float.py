@@ -396,3 +396,36 @@ def test_tables_that_are_multiplied_by_activations_keep_float32() -> None:
     text = """g (int64[4] i, float[4, 8] x, float[9, 8] t) => (float[4, 8] y) { e = Gather(t, i) y = Mul(x, e) }"""
     model = with_weights(text, arrays(t=(9, 8)))
     assert not NarrowFloat(wide_inside=True).run(model).modified
+
+
+def test_contrib_activations_follow_where_their_kernels_are() -> None:
+    text = """g (float[2, 4] x, float[4, 4] w) => (float[2, 4] y) <float[4] b = {1.0, 2.0, 3.0, 4.0}>
+        { m = MatMul(x, w) g = com.microsoft.BiasGelu(m, b) q = com.microsoft.QuickGelu<alpha = 1.0>(g) y = Neg(q) }"""
+    wide, narrow = model_from(text), model_from(text)
+    NarrowFloat(to="fp16").run(wide)
+    NarrowFloat(to="fp16", contrib=True).run(narrow)
+    types = [
+        {n.op_type: n.outputs[0].dtype.name for n in m.graph if n.op_type.endswith("Gelu")}  # type: ignore[union-attr]
+        for m in (wide, narrow)
+    ]
+    assert types == [dict.fromkeys(("BiasGelu", "QuickGelu"), t) for t in ("FLOAT", "FLOAT16")]
+
+
+def test_contrib_activations_have_no_bfloat16_here() -> None:
+    text = "g (float[2, 4] x, float[4, 4] w) => (float[2, 4] y) { m = MatMul(x, w) y = com.microsoft.FastGelu(m) }"
+    model = model_from(text)
+    NarrowFloat(to="bf16", contrib=True).run(model)
+    (gelu,) = [n for n in model.graph if n.op_type == "FastGelu"]
+    assert gelu.outputs[0].dtype is not None
+    assert gelu.outputs[0].dtype.name == "FLOAT"
+
+
+def test_every_node_that_keeps_float32_is_listed_with_its_reason() -> None:
+    text = """g (float[2, 4] x, float[4, 4] w) => (float[2, 4] y)
+        { m = MatMul(x, w) s = Softmax(m) n = MatMul(s, w) y = Exp(n) }"""
+    changes = NarrowFloat(to="fp16", keep="MatMul_2").run(model_from(text))
+    assert [(row["node"], row["op"], row["reason"]) for row in changes.details] == [
+        ("Softmax_1", "Softmax", "Softmax is sensitive to precision"),
+        ("MatMul_2", "MatMul", "kept by name"),
+        ("Exp_3", "Exp", "Exp is sensitive to precision"),
+    ]
