@@ -41,9 +41,9 @@ $(VENV)/.zoo-ready: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[zoo]'
 	@touch $@
 
-# The tests of one model run in one process, which exports it once into models/zoo.
+# Exports are kept in models/zoo. worksteal leaves the tests of one model with the process that exports it.
 test-zoo: $(VENV)/.zoo-ready
-	$(BIN)/python -m pytest tests/zoo -n $(JOBS) --dist loadgroup
+	$(BIN)/python -m pytest tests/zoo -n $(JOBS) --dist worksteal
 
 # Fast enough to run before every commit.
 check: setup lint

@@ -32,8 +32,13 @@ MODELS = (
 VARIANTS = ("script17-dynamic", "dynamo18-dynamic", "script13-static", "dynamo20-static")
 """Each by torch's TorchScript exporter and by its newer one, with the opset."""
 
+NAMES = [f"{model}-{variant}" for model in MODELS for variant in VARIANTS]
+
 EXPORT_TIMEOUT_S = 400.0
 """For all variants of one model. On an idle core the slowest model takes a quarter of it."""
+
+
+_failed: dict[str, Exception] = {}
 
 
 class ExportFailed(Exception):
@@ -59,19 +64,25 @@ def missing() -> list[str]:
     return [name for name in PACKAGES if importlib.util.find_spec(name) is None]
 
 
-def export(name: str, variant: str) -> Export:
-    """The model `name`, exported as `variant` says.
+def exported(name: str) -> Export:
+    """The export `name`, one of `NAMES`; made now, with all others of its model, unless it is there.
 
     Raises:
         ExportFailed: the exporter cannot do it.
         TimeoutError: it was not done within `EXPORT_TIMEOUT_S`.
     """
-    folder = _exported(name)
-    stem = f"{name}-{variant}"
-    path = folder / f"{stem}.onnx"
+    model = next(each for each in MODELS if name in {f"{each}-{variant}" for variant in VARIANTS})
+    if model in _failed:  # as it did for the test before: once is long enough
+        raise _failed[model]
+    try:
+        folder = _folder_of(model)
+    except Exception as error:
+        _failed[model] = error
+        raise
+    path = folder / f"{name}.onnx"
     if not path.is_file():
         problems = (folder / "FAILURES.txt").read_text(encoding="utf-8").splitlines()
-        raise ExportFailed("\n".join(line for line in problems if line.startswith(f"{stem}: ")))
+        raise ExportFailed("\n".join(line for line in problems if line.startswith(f"{name}: ")))
     feeds = []
     for file in (path.with_suffix(suffix) for suffix in (".npz", ".2.npz", ".3.npz")):
         if file.is_file():
@@ -80,18 +91,19 @@ def export(name: str, variant: str) -> Export:
     return Export(path, feeds)
 
 
-def _exported(name: str) -> Path:
+def _folder_of(model: str) -> Path:
     """The folder that holds all variants of the model; they are exported now unless they are there."""
     version = FOLDER / _version()
-    folder = version / name
+    folder = version / model
     if folder.is_dir():
         return folder
-    if not version.is_dir():  # what other packages or sources made is of no use any more
-        shutil.rmtree(FOLDER, ignore_errors=True)
     version.mkdir(parents=True, exist_ok=True)
+    for old in FOLDER.iterdir():  # what other packages or sources made is of no use any more
+        if old.name != version.name:
+            shutil.rmtree(old, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=version, prefix=".") as scratch:
-        draft = Path(scratch) / name
-        _run_exporter(name, draft)
+        draft = Path(scratch) / model
+        _run_exporter(model, draft)
         try:
             os.rename(draft, folder)
         except OSError:  # another process was faster
@@ -100,21 +112,26 @@ def _exported(name: str) -> Path:
     return folder
 
 
-def _run_exporter(name: str, folder: Path) -> None:
+def _run_exporter(model: str, folder: Path) -> None:
     """Export all variants of the model into `folder`. Raises RuntimeError unless each was tried."""
-    script = [sys.executable, str(SOURCES / "export.py"), str(folder), "--only", name]
+    script = [sys.executable, str(SOURCES / "export.py"), str(folder), "--only", model]
     script += ["--variants", ",".join(VARIANTS), "--timeout", str(EXPORT_TIMEOUT_S)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
-            script, capture_output=True, text=True, timeout=EXPORT_TIMEOUT_S + 60, check=False, env=environment
+            script,
+            capture_output=True,
+            text=True,
+            timeout=EXPORT_TIMEOUT_S + 60,
+            check=False,
+            env=environment,
         )
     except subprocess.TimeoutExpired as error:
-        raise TimeoutError(f"exporting {name} was not done in {error.timeout:g} s") from error
+        raise TimeoutError(f"exporting {model} was not done in {error.timeout:g} s") from error
     if done.returncode:
-        raise RuntimeError(f"exporting {name} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"exporting {model} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     for problem in (folder / "FAILURES.txt").read_text(encoding="utf-8").splitlines():
-        if problem.startswith(f"{name}: "):  # of the whole child, a crash or the time limit
+        if problem.startswith(f"{model}: "):  # of the whole child, a crash or the time limit
             raise TimeoutError(problem)
 
 

@@ -19,7 +19,7 @@ import onnxruntime
 import pytest
 from checking import check_interface
 from expectations import reason_for, unmatched
-from zoo.exports import MODELS, VARIANTS, Export, ExportFailed, export, missing
+from zoo.exports import NAMES, Export, ExportFailed, exported, missing
 
 import graphopt
 from graphopt.verification import VerifyReport, verify
@@ -31,26 +31,22 @@ pytestmark = [
 
 EXPECTED = Path(__file__).parent / "expected_failures.toml"
 HOST = Path(__file__).parent / "host_segments.toml"
-NAMES = [f"{model}-{variant}" for model in MODELS for variant in VARIANTS]
 
-# All tests of one model on one worker, which exports it once.
-EVERY = pytest.mark.parametrize(
-    ("model", "variant"),
-    [
-        pytest.param(model, variant, id=f"{model}-{variant}", marks=pytest.mark.xdist_group(model))
-        for model in MODELS
-        for variant in VARIANTS
-    ],
-)
-EXPORTED = pytest.mark.parametrize(
-    ("model", "variant"),
-    [
-        pytest.param(model, variant, id=f"{model}-{variant}", marks=pytest.mark.xdist_group(model))
-        for model in MODELS
-        for variant in VARIANTS
-        if reason_for(f"{model}-{variant}", EXPECTED) is None
-    ],
-)
+
+@pytest.fixture(scope="module", params=NAMES)
+def made(request: pytest.FixtureRequest) -> Export:
+    """Each export in turn, for all tests before the next one; expected to fail where torch refuses it."""
+    reason = reason_for(request.param, EXPECTED)
+    try:
+        export = exported(request.param)
+    except ExportFailed as error:
+        if reason is None or reason not in str(error):
+            raise
+        pytest.xfail(reason)
+    if reason is not None:
+        pytest.fail(f"it exports, but {EXPECTED.name} expects: {reason}")
+    assert len(export.feeds) >= (2 if export.path.stem.endswith("dynamic") else 1)
+    return export
 
 
 def check(run: Any, made: Export) -> None:
@@ -60,37 +56,19 @@ def check(run: Any, made: Export) -> None:
     assert report.ok, report.table()
 
 
-@EVERY
-def test_export(model: str, variant: str) -> None:
-    reason = reason_for(f"{model}-{variant}", EXPECTED)
-    try:
-        made = export(model, variant)
-    except ExportFailed as error:
-        if reason is None or reason not in str(error):
-            raise
-        pytest.xfail(reason)
-    if reason is not None:
-        pytest.fail(f"it exports, but {EXPECTED.name} expects: {reason}")
-    assert len(made.feeds) >= (2 if variant.endswith("dynamic") else 1)
-
-
 @pytest.mark.parametrize("level", [2, 0])
-@EXPORTED
-def test_xla(model: str, variant: str, level: int) -> None:
-    made = export(model, variant)
+def test_xla(made: Export, level: int) -> None:
     executable = graphopt.compile(made.path, target="xla-cpu", level=level)
     check(executable.run, made)
-    reason = reason_for(f"{model}-{variant}", HOST)
+    reason = reason_for(made.path.stem, HOST)
     if reason is None:
-        assert not executable.placement, f"{HOST.name} does not say why"
+        assert not executable.placement, f"it leaves XLA, and {HOST.name} does not say why"
     else:
         assert executable.placement, f"it runs on XLA, but {HOST.name} expects host segments: {reason}"
 
 
 @pytest.mark.parametrize("target", [None, "cpu"], ids=["standard", "cpu"])
-@EXPORTED
-def test_optimized(model: str, variant: str, target: str | None, tmp_path: Path) -> None:
-    made = export(model, variant)
+def test_optimized(made: Export, target: str | None, tmp_path: Path) -> None:
     result = graphopt.optimize(made.path, target=target)
     check_interface(graphopt.load(made.path), result.model)
     result.save(tmp_path / "optimized.onnx")
@@ -103,7 +81,9 @@ def test_optimized(model: str, variant: str, target: str | None, tmp_path: Path)
         )
         names = [each.name for each in session.get_outputs()]
 
-        def run(feeds: Mapping[str, np.ndarray], session: Any = session, names: Any = names) -> dict[str, Any]:
+        def run(
+            feeds: Mapping[str, np.ndarray], session: Any = session, names: Any = names
+        ) -> dict[str, Any]:
             return dict(zip(names, session.run(names, feeds), strict=True))
 
         check(run, made)
