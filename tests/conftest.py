@@ -55,3 +55,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.partition("::")[0] in LEFT_OUT_OF_CHECK:
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what a run of all tests left out, and which command runs it."""
+    if terminalreporter.config.getoption("file_or_dir"):
+        return
+    stats = terminalreporter.stats
+    ran = [r for key in ("passed", "failed", "error", "xfailed") for r in stats.get(key, [])]
+    if not any(report.nodeid.startswith("tests/zoo/test_zoo.py") for report in ran):
+        terminalreporter.section("left out")
+        terminalreporter.line("the model zoo, exports of torch: `make test-zoo` installs torch and runs it")

@@ -1,6 +1,6 @@
 """Exports small models with random weights: the zoo on which the optimiser is measured.
 
-    python benchmarks/zoo/export.py FOLDER [--only bert,resnet] [--timeout 300]
+    python benchmarks/zoo/export.py FOLDER [--only bert,resnet] [--variants dynamo20-static] [--timeout 300]
 
 Needs ``pip install 'graphopt[zoo]'``; fetches nothing. Each model is exported by both exporters of
 torch, with static and with dynamic shapes, as ``NAME-EXPORTER-SHAPES.onnx``; ``raw`` is without the
@@ -169,17 +169,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", help="names of models, separated by commas")
+    parser.add_argument("--variants", help="ways of exporting, such as script17-dynamic, separated by commas")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one model")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     wanted = set(arguments.only.split(",")) if arguments.only else None
+    ways = arguments.variants.split(",") if arguments.variants else [each.suffix for each in VARIANTS]
+    variants = [each for each in VARIANTS if each.suffix in ways]
     context = multiprocessing.get_context("fork")
     failures = []
     for entry in zoo():
         if wanted is not None and entry.name not in wanted:
             continue
         problems = context.Queue()
-        child = context.Process(target=export_entry, args=(entry, VARIANTS, arguments.folder, problems))
+        child = context.Process(target=export_entry, args=(entry, variants, arguments.folder, problems))
         child.start()
         child.join(arguments.timeout)
         if child.is_alive():

@@ -8,12 +8,11 @@ one that is listed and does not.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+from expectations import reason_for, unmatched
 from onnx_backend.backend_cases import Case, all_cases, assert_similar
 
 import graphopt
@@ -23,17 +22,6 @@ pytestmark = pytest.mark.slow
 
 EXPECTATIONS = Path(__file__).parent / "expected_failures.toml"
 HOST = Path(__file__).parent / "host_segments.toml"
-
-
-def reasons(path: Path) -> dict[str, str]:
-    """The reason for each name pattern that the file lists."""
-    groups = tomllib.loads(path.read_text(encoding="utf-8"))["group"]
-    return {pattern: group["reason"] for group in groups for pattern in group["cases"]}
-
-
-def reason_for(name: str, path: Path) -> str | None:
-    """Why the file lists the case called `name`, or None."""
-    return next((why for glob, why in reasons(path).items() if fnmatchcase(name, glob)), None)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -84,5 +72,4 @@ def run_case(case: Case) -> list[str]:
 
 @pytest.mark.parametrize("path", [EXPECTATIONS, HOST], ids=lambda path: path.stem)
 def test_every_expectation_matches_a_case(path: Path) -> None:
-    names = [case.name for case in all_cases()]
-    assert not [glob for glob in reasons(path) if not any(fnmatchcase(name, glob) for name in names)]
+    assert not unmatched(path, [case.name for case in all_cases()])
