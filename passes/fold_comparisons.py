@@ -23,6 +23,10 @@ _NUMBER = re.compile(r"-?\d+")
 _PRODUCT = re.compile(r"(\d+\*)?[A-Za-z_]\w*(\*\*\d+)?(\*[A-Za-z_]\w*(\*\*\d+)?)*")
 """A product of sizes with a coefficient that is not negative."""
 
+MAX_CONSTANT = 1 << 20
+MAX_COEFFICIENT = 1 << 31
+"""Arithmetic with larger numbers may wrap round, at sizes that a tensor can have."""
+
 MAX_ELEMENTS = 64
 MAX_DEPTH = 32
 
@@ -118,7 +122,10 @@ class _Judge:
         if value is None or not self._is_exact(value, 0):
             return None
         found = self.context.get_symbolic_value(value)
-        return list(found) if found is not None and (found or rank(value)) else None
+        if found is None or not (found or rank(value)):
+            return None
+        numbers = (int(number) for dim in found for number in _NUMBER.findall(_text(dim)))
+        return None if any(abs(number) > MAX_COEFFICIENT for number in numbers) else list(found)
 
     def _is_exact(self, value: Value, depth: int) -> bool:
         """Whether `value` is made of shapes and constants by operators that inference follows exactly."""
@@ -126,7 +133,8 @@ class _Judge:
             return self.exact[value]
         node, answer = value.producer(), False
         if value.is_initializer():
-            answer = ints(value) is not None
+            numbers = ints(value)
+            answer = numbers is not None and all(abs(number) <= MAX_CONSTANT for number in numbers)
         elif node is not None and not node.domain and value.dtype in _INDEX_TYPES and depth < MAX_DEPTH:
             first = node.inputs[0] if node.inputs else None
             if node.op_type in ("Shape", "Size"):
@@ -140,6 +148,10 @@ class _Judge:
                 answer = picks and self._is_exact(first, depth + 1)
         self.exact[value] = answer
         return answer
+
+
+def _text(dim: Dim) -> str:
+    return str(dim) if isinstance(dim, int) else dim.value or ""
 
 
 def _compare(op_type: str, a: Dim, b: Dim, are_sizes: bool) -> bool | None:

@@ -10,7 +10,8 @@ from checking import check_pass
 from graphopt.passes.fold_comparisons import FoldComparisons
 
 FRAME = """g (float[N, M] x, float[N, 4] z, int64 k) => (float[P, Q] y)
-    <int64 zero = {{0}}, int64 one = {{1}}, int64 four = {{4}}> {{
+    <int64 zero = {{0}}, int64 one = {{1}}, int64 four = {{4}},
+    int64 million = {{1000000}}, int64 most = {{9223372036854775807}}> {{
     {}
     y = If(c) <then_branch = a () => (float[A, B] u) {{ u = Exp(x) }},
         else_branch = b () => (float[C, D] v) {{ v = Neg(z) }}> }}"""
@@ -57,6 +58,8 @@ def test_decided_for_all_sizes(condition: str, answer: int) -> None:
         ("q = Sub(n, m) c = Less(q, n)", "depends on the sizes"),
         ("q = Add(n, k) c = GreaterOrEqual(q, n)", "no arithmetic on shapes"),
         ("unused = Less(k, zero) c = Greater(n, zero)", "no arithmetic on shapes"),
+        ("q = Add(n, most) c = Greater(q, n)", "no arithmetic on shapes"),  # wraps round
+        ("q = Mul(n, million) r = Mul(q, million) c = GreaterOrEqual(r, n)", "no arithmetic on shapes"),
         ("q = Sub(k, one) r = Mul(n, q) c = Equal(r, p)", "no arithmetic on shapes"),
     ],
 )

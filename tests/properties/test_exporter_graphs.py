@@ -182,13 +182,27 @@ def test_composes_with_onnxruntime(seed: int, make: Callable[[int], Any]) -> Non
         pytest.skip("ONNX Runtime's own optimisations fail on the original")
     for target, level in ((None, 2), ("cpu", 2)):
         model = optimised(seed, make, target, level)
-        answers, exact = Answers(model, True), None
+        answers, exact = optimised_by_onnxruntime(model), None
         for one, names in zip(expected, changed, strict=True):
             found = answers(one.feeds)
             if any(name not in names and not one.agrees(name, found[name]) for name in one.outputs):
                 exact = exact or Answers(model, True, ("DoubleQDQPairsRemover",))
                 found = exact(one.feeds)
             one.check(found, (seed, target, level, "composed"), names)
+
+
+def optimised_by_onnxruntime(model: onnx.ModelProto) -> Answers:
+    """The model with all of ONNX Runtime's optimisations, but for one where that makes an invalid model.
+
+    Pad_Fusion puts a Pad into the pool behind it even where it is not smaller than the window, which pools
+    refuse; there, the rest are on.
+    """
+    try:
+        return Answers(model, True)
+    except Exception as error:
+        if not failed_in_onnxruntime(error) or "Pad should be smaller than kernel" not in str(error):
+            raise
+        return Answers(model, True, ("Pad_Fusion",))
 
 
 def changed_by_onnxruntime(model: onnx.ModelProto, expected: list[Expected]) -> list[set[str]] | None:

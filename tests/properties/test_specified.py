@@ -90,3 +90,14 @@ def test_the_optimiser_that_merges_pairs_inexactly_is_the_one_that_is_left_out()
     exact = Answers(model)(feeds)["y"]
     assert not np.array_equal(Answers(model, True)(feeds)["y"], exact)
     assert np.array_equal(Answers(model, True, ("DoubleQDQPairsRemover",))(feeds)["y"], exact)
+
+
+def test_the_optimiser_that_makes_pools_which_are_refused_is_the_one_that_is_left_out() -> None:
+    model = onnx.parser.parse_model(
+        f"{HEADER} g (float[1, 1, 4, 4] x) => (y) <int64[8] p = {{0, 0, 1, 1, 0, 0, 1, 1}}> {{"
+        "q = Pad(x, p) y = MaxPool<kernel_shape = [1, 1]>(q) }"
+    )
+    with pytest.raises(Exception, match="Pad should be smaller than kernel"):
+        Answers(model, True)
+    feeds = {"x": np.ones((1, 1, 4, 4), np.float32)}
+    assert np.array_equal(Answers(model, True, ("Pad_Fusion",))(feeds)["y"], Answers(model)(feeds)["y"])
