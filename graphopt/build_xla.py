@@ -80,18 +80,21 @@ def lower_xla(
     return executable
 
 
-def find_host_nodes(
+def trace_programs(
     model: Model, target: Target, precision: str | None
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """What of `model` would run on the host, as ``placement`` has it, and notes; nothing is compiled.
+) -> tuple[dict[str, Exported], Executable]:
+    """The portable programs of `model`, one for each segment of XLA; nothing is compiled.
+
+    Returns:
+        The programs by name, and an executable of which only ``placement``, ``notes`` and the manifest's
+        ``transfers`` are there.
 
     Raises:
         GraphoptError: as :func:`lower_xla` does while it traces.
     """
     manifest = {"options": {"precision": precision, "strict": False}}
     executable = Executable(target=target, model=model, report={}, manifest=manifest)
-    _trace(executable)
-    return executable.placement, executable.notes
+    return _trace(executable), executable
 
 
 def _trace(executable: Executable) -> dict[str, Exported]:
@@ -221,7 +224,9 @@ def _compile_tpu(
         executable.files[f"{prefix}tpu.hlo.txt"] = compiled.hlo.encode()
         parts.append(compiled)
         reports.append(report.compiled_report(compiled, executable.model, executable.target, options))
-    executable.cost, executable.memory = report.combined(dict(zip(programs, reports, strict=True)))
+    executable.cost, executable.memory = report.combined(
+        dict(zip(programs, reports, strict=True)), executable.target
+    )
     executable.cache = {
         "hit": all(c.cached for c in parts),
         "remark": next((c.remark for c in parts if c.remark), None),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphopt.cli import options, values
-from graphopt.cli.costs import cost_facts, show_cost
+from graphopt.cli.costs import cost_facts, show_cost, transfers
 from graphopt.cli.optimize import dumps
 from graphopt.cli.output import Output, clean, duration, shape, size
 
@@ -125,6 +125,7 @@ def show(output: Output, executable: Executable, folder: Path | None) -> None:
             ("time", _times(seconds, cached=bool((executable.cache or {}).get("hit")))),
             ("compiler", _compiler(executable.manifest)),
             *cost_facts(executable.target, executable.cost, executable.memory),
+            ("segments", transfers(executable.manifest.get("transfers"))),
         ]
     )
     show_cost(output, executable.cost, executable.memory)
