@@ -121,7 +121,7 @@ def _trace(executable: Executable) -> dict[str, Exported]:
     if not _shapes_known(model):
         if executable.target.kind == "tpu" and refused is not None:
             raise refused
-        _place(executable, partition.host_rows(model, on_host))
+        _place(executable, partition.host_rows(partition.Region.main(model), on_host))
         if refused is not None:
             _note_refusal(executable, refused)
         return {}
@@ -144,7 +144,11 @@ def _trace_segments(executable: Executable) -> dict[str, Exported]:
         return {}
     _place(executable, cut.host)
     executable.manifest["transfers"] = cut.transfers()
-    segments = [s for s in cut.segments if s.where == "xla"]
+    segments = list(cut.programs())
+    if any(s.driven is not None for s in cut.segments):
+        executable.notes.append(
+            "the figures count each branch, and one turn of each loop, that the host drives"
+        )
     if executable.target.kind == "tpu" and not segments:
         raise LoweringError(
             "GO201",
@@ -154,8 +158,10 @@ def _trace_segments(executable: Executable) -> dict[str, Exported]:
         )
     try:
         return {
-            f"segment{i}": export.export_program(partition.segment_program(cut, segment, precision=precision))
-            for i, segment in enumerate(segments)
+            f"segment{i}": export.export_program(
+                partition.segment_program(part, segment, precision=precision)
+            )
+            for i, (part, segment) in enumerate(segments)
         }
     except export.NotPortable as error:
         if executable.target.kind == "tpu":
