@@ -69,6 +69,13 @@ def lower_xla(
     executable.seconds["trace"] = time.perf_counter() - started
     if executable.placement:
         executable.notes.append(_listed(executable.placement, "run on the host"))
+    padded = [output for exported in programs.values() for output in exported.padded]
+    if padded:
+        executable.notes.append(
+            f"as large as the data says, so the programs give them padded ({artifact.PADDED}) with the shape "
+            f"that counts ({artifact.SHAPE}), and sessions cut them to it: {', '.join(padded[:MAX_LISTED])}"
+            + (f" and {len(padded) - MAX_LISTED} more" if len(padded) > MAX_LISTED else "")
+        )
     for name, exported in programs.items():
         prefix = "" if name == artifact.PROGRAM else f"{name}."
         executable.files[prefix + artifact.PROGRAM] = exported.data

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from graphopt.artifact import PADDED, SHAPE
 from graphopt.errors import GraphoptError, LoweringError, UnsupportedError
 from graphopt.runtime.feeds import FeedSpec, check_feeds
 
@@ -220,7 +221,7 @@ class XlaSession:
             bodies = [functools.partial(_run_body, self._ready_plan(body)) for body in step.bodies]
             return dataclasses.replace(step, call=functools.partial(step.call, bodies))
         if step.where == "host":
-            return dataclasses.replace(step, call=lambda given: step.call(_on_host(given)))
+            return dataclasses.replace(step, call=lambda given: step.call(on_host(given)))
         weights = {name: (self._weights or {})[name] for name in step.weights}
         return dataclasses.replace(step, call=functools.partial(jitted(step.call, self.platform), weights))
 
@@ -228,7 +229,7 @@ class XlaSession:
         with _settings(), jax.default_device(self._device):
             try:
                 values = _run_steps(plan, feeds)
-                return {name: _on_host(values[name]) for name in self.outputs}
+                return {name: on_host(values[name]) for name in self.outputs}
             except jax.errors.JaxRuntimeError as error:
                 raise UnsupportedError("GO604", f"XLA failed: {str(error).splitlines()[0][:400]}") from error
 
@@ -264,12 +265,17 @@ def _key(feed: Any) -> Any:
     return ("sequence", *shape) if isinstance(shape, list) else shape
 
 
-def _on_host(result: Any) -> Any:
-    """Arrays as numpy; sequences and dicts item by item; an absent optional as None."""
+def on_host(result: Any) -> Any:
+    """Arrays as numpy; sequences and dicts item by item; an absent optional as None.
+
+    What the program padded is cut to its size.
+    """
+    if isinstance(result, dict) and result.keys() == {PADDED, SHAPE}:
+        return np.asarray(result[PADDED])[tuple(slice(int(size)) for size in np.asarray(result[SHAPE]))]
     if isinstance(result, dict):
-        return {name: _on_host(value) for name, value in result.items()}
+        return {name: on_host(value) for name, value in result.items()}
     if isinstance(result, (list, tuple)):
-        return [_on_host(item) for item in result]
+        return [on_host(item) for item in result]
     return None if result is None else result if isinstance(result, np.ndarray) else np.asarray(result)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from graphopt.errors import GraphoptError
 from graphopt.ir import DataType, Graph, Model, Node, SymbolicDim, TensorType, Value
 from graphopt.ir.query import captured_by, captured_values
+from graphopt.lowering.xla import bounded
 from graphopt.lowering.xla.dtypes import numpy_dtype
 from graphopt.lowering.xla.emit import Emitter, Operand, StaticOperandRequired
 from graphopt.lowering.xla.program import (
@@ -154,11 +155,14 @@ class Discovery:
     def run(self) -> None:
         """Trace the region."""
         with settings():
-            jax.eval_shape(self._trace, structs_of_weights(self.weights), list(self._inputs.values()))
+            inputs = [bounded.outside_struct(s) for s in self._inputs.values()]
+            jax.eval_shape(self._trace, structs_of_weights(self.weights), inputs)
 
     def _trace(self, weights: dict[str, Any], inputs: Sequence[Any]) -> None:
         emitter = Emitter(self.model, weights, precision=lax_precision_of(self.precision))
-        env: dict[Value, Operand] = {**self.known, **dict(zip(self._inputs, inputs, strict=True))}
+        env: dict[Value, Operand] = dict(self.known)
+        for (value, struct), given in zip(self._inputs.items(), inputs, strict=True):
+            env[value] = bounded.inside(struct, given)
         for node in self.region.graph:
             if not self._stays(node, emitter, env):
                 self._leave(node, env)
@@ -227,13 +231,15 @@ def _agreed(driven: Driven | None, node: Node) -> Sequence[Any]:
     """Shapes and types of the results of an If whose branches are known to agree on them."""
     if driven is None or node.op_type != "If":
         return [None] * len(node.outputs)
-    then, otherwise = ([cut.structs.get(v) for v in cut.outputs] for cut in driven.bodies)
+    then, otherwise = (
+        [bounded.outside_struct(cut.structs.get(v)) for v in cut.outputs] for cut in driven.bodies
+    )
     return [a if is_tensor(a) and a == b else None for a, b in zip(then, otherwise, strict=True)]
 
 
 def is_tensor(struct: Any) -> bool:
     """Whether a struct is one of a tensor, not of a sequence or of nothing."""
-    return hasattr(struct, "shape") and hasattr(struct, "dtype")
+    return isinstance(struct, jax.ShapeDtypeStruct)
 
 
 def dim_sizes(model: Model, inputs: Structs, constants: Mapping[str, np.ndarray]) -> dict[str, int]:

@@ -16,6 +16,7 @@ import numpy as np
 from graphopt.analysis.flops import flops
 from graphopt.ir import DataType, Graph, Node, Value
 from graphopt.ir.query import attribute, is_op, subgraphs
+from graphopt.lowering.xla import bounded
 from graphopt.lowering.xla.discovery import Discovery, Driven, Region, is_tensor
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ LOOP_FLOPS = 1 << 25
 """A loop is driven if XLA does this much in a turn.
 
 Every turn starts each segment, which takes 0.05 to 1 ms on a CPU with two cores. A product and a Tanh between
-strings took, driven and wholly on ONNX Runtime, 0.99 and 0.05 ms at 4e6 operations, 1.7 and 1.0 ms at 1.8e7, 1.7 and
-1.8 ms at 3.4e7, 3.2 and 14 ms at 2.7e8.
+strings took, driven and wholly on ONNX Runtime, 0.99 and 0.05 ms at 4e6 operations, 1.7 and 1.0 ms at 1.8e7,
+1.7 and 1.8 ms at 3.4e7, 3.2 and 14 ms at 2.7e8.
 """
 
 MOST_ROUNDS = 3
@@ -113,7 +114,7 @@ def _settled(
         if turn == MOST_ROUNDS - 1:
             states = [None] * len(states)
         found = _body(outer, graph, dict(zip(graph.inputs, [*before, *states, *behind], strict=True)), cut)
-        after = [found.structs.get(v) or _constant_struct(v) for v in graph.outputs[first:]]
+        after = [_of(found.structs, v) for v in graph.outputs[first:]]
         settled = [s if _same(s, new) else None for s, new in zip(states, after, strict=False)]
         if all(new is old for new, old in zip(settled, states, strict=True)):
             break
@@ -122,7 +123,15 @@ def _settled(
 
 
 def _struct(outer: Discovery, value: Value | None) -> Any:
-    return None if value is None else outer.structs.get(value) or _constant_struct(value)
+    return None if value is None else _of(outer.structs, value)
+
+
+def _of(structs: Mapping[Value, Any], value: Value) -> Any:
+    """The struct of a value as a state or slice; one whose size only the data says has none."""
+    if value not in structs:
+        return _constant_struct(value)
+    struct = bounded.outside_struct(structs[value])
+    return None if isinstance(struct, dict) else struct
 
 
 def _constant_struct(value: Value) -> Any:

@@ -23,6 +23,7 @@ import numpy as np
 
 from graphopt.ir import DataType, GraphView, Model, Node, TensorType, Value
 from graphopt.ir.query import captured_values, is_op
+from graphopt.lowering.xla import bounded
 from graphopt.lowering.xla.discovery import (
     Discovery,
     Driven,
@@ -34,8 +35,8 @@ from graphopt.lowering.xla.discovery import (
     used_values,
 )
 from graphopt.lowering.xla.driven import drive
-from graphopt.lowering.xla.emit import Emitter, Operand, as_array
-from graphopt.lowering.xla.program import Program, Structs, lax_precision_of
+from graphopt.lowering.xla.emit import Emitter, Operand
+from graphopt.lowering.xla.program import Program, Structs, lax_precision_of, result_of
 
 __all__ = ["HostNode", "Partition", "Segment", "partition", "segment_program", "structural_host_nodes"]
 
@@ -173,7 +174,7 @@ def struct_bytes(struct: Any) -> int | None:
     """The bytes of a value of this shape and type (of a sequence: of its items); None if unknown."""
     if struct is None:
         return None
-    leaves = jax.tree.leaves(struct)
+    leaves = jax.tree.leaves(bounded.outside_struct(struct))
     size: int = sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in leaves)
     return size
 
@@ -252,12 +253,14 @@ def segment_program(cut: Partition, segment: Segment, *, precision: str | None =
 
     def main(weights: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
         emitter = Emitter(cut.model, weights, precision=lax_precision)
-        env: dict[Value, Operand] = {**cut.known, **{v: inputs[v.name or ""] for v in segment.inputs}}
+        env: dict[Value, Operand] = dict(cut.known)
+        env.update((v, bounded.inside(cut.structs[v], inputs[v.name or ""])) for v in segment.inputs)
         for node in segment.nodes:
             emitter.emit(node, env)
-        return {v.name or "": as_array(emitter.lookup(v, env)) for v in segment.outputs}
+        return {v.name or "": result_of(emitter.lookup(v, env)) for v in segment.outputs}
 
-    return Program(cut.model, main, weights, {v.name or "": cut.structs[v] for v in segment.inputs}, {})
+    given = {v.name or "": bounded.outside_struct(cut.structs[v]) for v in segment.inputs}
+    return Program(cut.model, main, weights, given, {})
 
 
 def host_model(cut: Partition, segment: Segment) -> Model:
@@ -277,7 +280,8 @@ def host_model(cut: Partition, segment: Segment) -> Model:
     for value, original in zip(graph.inputs, segment.inputs, strict=True):
         struct = cut.structs.get(original)
         if value.type is None and struct is not None and not isinstance(struct, list):
-            value.type = TensorType(DataType.from_numpy(np.dtype(struct.dtype)))
+            dtype = np.int64 if bounded.has_count(struct) else struct.dtype
+            value.type = TensorType(DataType.from_numpy(np.dtype(dtype)))
     return Model(graph, ir_version=cut.model.ir_version or 10)
 
 
