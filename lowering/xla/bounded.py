@@ -96,7 +96,8 @@ class Bounded:
     @property
     def dtype(self) -> np.dtype:
         """The element type."""
-        return np.dtype(self.array.dtype)
+        dtype: np.dtype = np.dtype(self.array.dtype)
+        return dtype
 
     @property
     def ndim(self) -> int:

@@ -134,7 +134,7 @@ class Discovery:
         self.model = model
         self.region = region
         self.precision = precision
-        self.weights = argument_weights(model) if outer is None else outer.weights
+        self.weights: dict[str, Value] = argument_weights(model) if outer is None else outer.weights
         self.host: dict[Node, str] = structural_host_nodes(model, region.graph)
         self.driven: dict[Node, Driven] = {}
         self.known: dict[Value, np.ndarray] = dict(known)

@@ -225,8 +225,8 @@ def partition(
     found = Discovery(
         model,
         main,
-        {v: inputs[v.name] for v in main.inputs if v.name in inputs and v.name not in constants},
-        {v: constants[v.name] for v in main.inputs if v.name in constants},
+        {v: inputs[v.name or ""] for v in main.inputs if v.name in inputs and v.name not in constants},
+        {v: constants[v.name or ""] for v in main.inputs if v.name in constants},
         precision,
         sizes=dim_sizes(model, inputs, constants),
         drive=lambda outer, node, reason: drive(outer, node, reason, _cut),
