@@ -22,6 +22,9 @@ from graphopt.errors import ArtifactError, OutputError
 
 SCHEMA = "graphopt.artifact/1"
 MANIFEST = "manifest.json"
+PADDED, SHAPE = "graphopt.padded", "graphopt.shape"
+"""What programs give for an output as large as the data says: the array padded, and the shape that counts."""
+
 MODEL = "model.onnx"
 PROGRAM = "program.jaxexport"
 ENGINE, CONTEXT = "model.engine", "model_ctx.onnx"

@@ -86,6 +86,13 @@ def trace(executable: Executable) -> dict[str, Exported]:
     executable.seconds["trace"] = time.perf_counter() - started
     if executable.placement:
         executable.notes.append(_listed(executable.placement, "run on the host"))
+    padded = [output for exported in programs.values() for output in exported.padded]
+    if padded:
+        executable.notes.append(
+            f"as large as the data says, so the programs give them padded ({artifact.PADDED}) with the shape "
+            f"that counts ({artifact.SHAPE}), and sessions cut them to it: {', '.join(padded[:MAX_LISTED])}"
+            + (f" and {len(padded) - MAX_LISTED} more" if len(padded) > MAX_LISTED else "")
+        )
     for name, exported in programs.items():
         prefix = "" if name == artifact.PROGRAM else f"{name}."
         executable.files[prefix + artifact.PROGRAM] = exported.data
@@ -95,18 +102,21 @@ def trace(executable: Executable) -> dict[str, Exported]:
     return programs
 
 
-def find_host_nodes(
+def trace_programs(
     model: Model, target: Target, precision: str | None
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """What of `model` would run on the host, as ``placement`` has it, and notes; nothing is compiled.
+) -> tuple[dict[str, Exported], Executable]:
+    """The portable programs of `model`, one for each segment of XLA; nothing is compiled.
+
+    Returns:
+        The programs by name, and an executable of which only ``placement``, ``notes`` and the manifest's
+        ``transfers`` are there.
 
     Raises:
         GraphoptError: as :func:`lower_xla` does while it traces.
     """
     manifest = {"options": {"precision": precision, "strict": False}}
     executable = Executable(target=target, model=model, report=ReportDocument(), manifest=manifest)
-    _trace(executable)
-    return executable.placement, executable.notes
+    return _trace(executable), executable
 
 
 def _trace(executable: Executable) -> dict[str, Exported]:
@@ -133,7 +143,7 @@ def _trace(executable: Executable) -> dict[str, Exported]:
     if not _shapes_known(model):
         if executable.target.is_ahead_of_time and refused is not None:
             raise refused
-        _place(executable, partition.host_rows(model, on_host))
+        _place(executable, partition.host_rows(partition.Region.main(model), on_host))
         if refused is not None:
             _note_refusal(executable, refused)
         return {}
@@ -156,7 +166,11 @@ def _trace_segments(executable: Executable) -> dict[str, Exported]:
         return {}
     _place(executable, cut.host)
     executable.manifest["transfers"] = cut.transfers()
-    segments = [s for s in cut.segments if s.where == "xla"]
+    segments = list(cut.programs())
+    if any(s.driven is not None for s in cut.segments):
+        executable.notes.append(
+            "the figures count each branch, and one turn of each loop, that the host drives"
+        )
     if executable.target.is_ahead_of_time and not segments:
         raise LoweringError(
             "GO201",
@@ -166,8 +180,10 @@ def _trace_segments(executable: Executable) -> dict[str, Exported]:
         )
     try:
         return {
-            f"segment{i}": export.export_program(partition.segment_program(cut, segment, precision=precision))
-            for i, segment in enumerate(segments)
+            f"segment{i}": export.export_program(
+                partition.segment_program(part, segment, precision=precision)
+            )
+            for i, (part, segment) in enumerate(segments)
         }
     except export.NotPortable as error:
         if executable.target.is_ahead_of_time:
@@ -294,7 +310,7 @@ def _report_tpu(executable: Executable, compiled: Mapping[str, Compiled]) -> Non
     report = importlib.import_module("graphopt.lowering.xla.report")
     model, target, options = executable.model, executable.target, executable.manifest["options"]
     reports = {name: report.compiled_report(part, model, target, options) for name, part in compiled.items()}
-    executable.cost, executable.memory = report.combined(reports)
+    executable.cost, executable.memory = report.combined(reports, target)
     executable.notes.append("there is no TPU here: it runs on XLA:CPU")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from graphopt import driver
-from graphopt.build_xla import describe_compile
+from graphopt.build_xla import describe_compile, trace_programs
 from graphopt.dimensions import require_static
 from graphopt.errors import GraphoptError, UsageError
 from graphopt.ir import Model
@@ -33,6 +33,8 @@ class Row:
         cost, memory: as an :class:`~graphopt.executable.Executable` has them; None where it failed.
         error: the error as JSON; None where it compiled.
         batch: items that one run takes: the first input's first dimension.
+        placement: the nodes that run on the host, and why; `cost` and `memory` are of the rest.
+        transfers: segments, and what moves between them in each run; None where all is on the TPU.
     """
 
     target: Target
@@ -41,6 +43,8 @@ class Row:
     memory: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     batch: int | None = None
+    placement: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    transfers: dict[str, Any] | None = None
     cached: bool = False
     seconds: float = 0.0
 
@@ -80,6 +84,8 @@ class Row:
             "devices_per_chip": None if device is None else device.devices_per_chip,
             "items_per_second_per_chip": self.items_per_second,
             "advice": cost.get("advice", []),
+            "placement": self.placement,
+            "transfers": self.transfers,
             "error": self.error,
             "cached": self.cached,
             "compiler_seconds": round(self.seconds, 3),
@@ -88,12 +94,14 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class _Traced:
-    """A program for one size, or why there is none."""
+    """The programs for one size, one for each segment on the TPU, or why there are none."""
 
     dims: dict[str, int]
     model: Model | None = None
-    program: bytes = b""
+    programs: dict[str, bytes] = dataclasses.field(default_factory=dict)
     about: dict[str, str] = dataclasses.field(default_factory=dict)
+    placement: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    transfers: dict[str, Any] | None = None
     error: GraphoptError | None = None
 
 
@@ -171,19 +179,23 @@ def _combinations(dims: Mapping[str, int | Sequence[int]]) -> list[dict[str, int
 
 
 def _trace(source: Any, target: Target, dims: dict[str, int], options: Mapping[str, Any]) -> _Traced:
-    """The portable program for one size: the same for every TPU, since the passes are."""
-    support = importlib.import_module("graphopt.lowering.xla.support")
-    export = importlib.import_module("graphopt.lowering.xla.export")
+    """The portable programs for one size: the same for every TPU, since the passes are."""
     try:
         result = driver.optimize(source, target, dims=dims, **options)
         require_static(result.model)
-        support.require_support(result.model)
-        exported, _ = export.export_model(result.model, precision=options["precision"])
+        programs, traced = trace_programs(result.model, target, options["precision"])
     except GraphoptError as error:
         return _Traced(dims, error=error)
     asked = {"dims": dims, "precision": options["precision"] or "fp32", "level": options["level"]}
     about = describe_compile(result.model, result.pipeline, asked)
-    return _Traced(dims, result.model, exported.data, about)
+    return _Traced(
+        dims,
+        result.model,
+        {name: exported.data for name, exported in programs.items()},
+        about,
+        traced.placement,
+        traced.manifest.get("transfers"),
+    )
 
 
 def _compile_all(
@@ -213,19 +225,25 @@ def _row(one: _Traced, target: Target, precision: str | None, settings: Mapping[
     aot = importlib.import_module("graphopt.lowering.xla.aot")
     report = importlib.import_module("graphopt.lowering.xla.report")
     try:
-        compiled = aot.compile_for_tpu(one.program, target, about=one.about, **settings)
+        parts = {
+            name: aot.compile_for_tpu(program, target, about=one.about, **settings)
+            for name, program in one.programs.items()
+        }
     except GraphoptError as error:
         return Row(target, one.dims, error=error.to_json())
     options = {"dims": one.dims, "precision": precision}
-    cost, memory = report.compiled_report(compiled, one.model, target, options)
+    reports = {name: report.compiled_report(part, one.model, target, options) for name, part in parts.items()}
+    cost, memory = report.combined(reports, target)
     return Row(
         target,
         one.dims,
         cost,
         memory,
         batch=_batch(one.model),
-        cached=compiled.cached,
-        seconds=compiled.seconds,
+        placement=one.placement,
+        transfers=one.transfers,
+        cached=all(part.cached for part in parts.values()),
+        seconds=sum(part.seconds for part in parts.values()),
     )
 
 

@@ -130,22 +130,33 @@ def cut_for(
 
 
 def _plan(cut: Partition, hosts: HostSegments, precision: str | None) -> Plan:
+    """The steps of a partition; outputs and inputs that are constants are known before any runs."""
     runtime = importlib.import_module("graphopt.runtime.xla")
     program = importlib.import_module("graphopt.lowering.xla.program")
     partition = importlib.import_module("graphopt.lowering.xla.partition")
+    control_flow = importlib.import_module("graphopt.runtime.control_flow")
     steps = []
+    constants = list(cut.outputs)
     for segment in cut.segments:
         inputs = tuple(v.name or "" for v in segment.inputs)
+        if segment.driven is not None:
+            node = segment.driven.node
+            bodies = tuple(_plan(body, hosts, precision) for body in segment.driven.bodies)
+            given = dict.fromkeys((*inputs, *(v.name or "" for v in node.inputs if v is not None)))
+            steps.append(runtime.Step("driven", control_flow.driver_of(node), tuple(given), bodies=bodies))
+            constants.extend(v for v in node.inputs if v is not None)
+            continue
         if segment.where == "host":
             steps.append(runtime.Step("host", hosts.open(cut, segment), inputs))
             continue
         built = partition.segment_program(cut, segment, precision=precision)
         steps.append(runtime.Step("xla", program.quiet(built.function), inputs, tuple(built.weights)))
     known: dict[str, Any] = {v.name or "": array for v, array in cut.known.items()}
-    for value in cut.model.graph.outputs:  # an output that is a weight
+    for value in constants:
         if value.is_initializer() and not value.is_graph_input() and value.const_value is not None:
             known.setdefault(value.name or "", value.const_value.numpy())
-    return runtime.Plan(tuple(steps), known)  # type: ignore[no-any-return]
+    outputs = tuple(v.name or "" for v in cut.outputs)
+    return runtime.Plan(tuple(steps), known, outputs)  # type: ignore[no-any-return]
 
 
 class HostSegments:

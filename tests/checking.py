@@ -147,7 +147,7 @@ def run_xla(
     """The outputs under XLA on the CPU. Inputs that must be static are specialised on automatically."""
     from graphopt.lowering.xla.emit import StaticOperandRequired
     from graphopt.lowering.xla.program import build_program, settings
-    from graphopt.runtime.xla import jitted
+    from graphopt.runtime.xla import jitted, on_host
 
     bound = dict(constants or {})
     while True:
@@ -157,7 +157,7 @@ def run_xla(
         try:
             with settings():
                 results = jitted(program.function)(program.weight_arrays(), fed)
-                return {v.name or "": _on_host(results[v.name or ""]) for v in model.graph.outputs}
+                return {v.name or "": on_host(results[v.name or ""]) for v in model.graph.outputs}
         except StaticOperandRequired as error:
             missing = {name for name in error.inputs if name in feeds and name not in bound}
             if not missing:
@@ -170,13 +170,6 @@ def _shape_of(fed: Any) -> Any:
     if isinstance(fed, list):
         return [_shape_of(item) for item in fed]
     return None if fed is None else np.asarray(fed).shape
-
-
-def _on_host(result: Any) -> Any:
-    """Arrays as numpy; sequences item by item; an absent optional as None."""
-    if isinstance(result, (list, tuple)):
-        return [_on_host(item) for item in result]
-    return None if result is None else np.asarray(result)
 
 
 def make_model(

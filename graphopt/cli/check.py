@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphopt.cli import options, values
+from graphopt.cli.costs import transfers
 from graphopt.cli.output import Output
 from graphopt.errors import EXIT_MODEL, GraphoptError
 
@@ -141,7 +142,7 @@ def _check_xla(
         finding |= {"complete": False, "notes": [why]}
     build = importlib.import_module("graphopt.build_xla")
     try:
-        away, notes = build.find_host_nodes(model, target, precision)
+        _, traced = build.trace_programs(model, target, precision)
     except GraphoptError as error:
         rows = (error.details or {}).get("unsupported")
         if rows:
@@ -149,7 +150,14 @@ def _check_xla(
         if not finding["complete"]:
             return finding
         return {**finding, "ok": False, "error": error.to_json()}
-    return {**finding, "ok": not (strict and away), "fallbacks": away, "notes": [*finding["notes"], *notes]}
+    away = traced.placement
+    return {
+        **finding,
+        "ok": not (strict and away),
+        "fallbacks": away,
+        "transfers": traced.manifest.get("transfers"),
+        "notes": [*finding["notes"], *traced.notes],
+    }
 
 
 def _verdict(finding: dict[str, Any]) -> str:
@@ -210,3 +218,6 @@ def _show_fallbacks(output: Output, finding: dict[str, Any]) -> None:
             [(r["node"], r["op"], r.get("reason", "")) for r in away[:MAX_LISTED]],
             title=f"{len(away)} nodes {where}",
         )
+        moved = transfers(finding.get("transfers"))
+        if moved:
+            output.line(f"  {moved}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphopt.cli import options, values
-from graphopt.cli.costs import cost_facts, show_buckets, show_cost
+from graphopt.cli.costs import cost_facts, show_buckets, show_cost, transfers
 from graphopt.cli.kernels import kernel_facts, show_kernels
 from graphopt.cli.optimize import check_report, dumps, show_passes, timelines
 from graphopt.cli.output import Output, clean, duration, shape, size
@@ -146,6 +146,7 @@ def show(output: Output, executable: Executable, folder: Path | None) -> None:
             ("buckets", _buckets(executable)),
             *([] if rows else cost_facts(executable.target, executable.cost, executable.memory)),
             *kernel_facts(executable.kernels),
+            ("segments", transfers(executable.manifest.get("transfers"))),
         ]
     )
     _show_kept(output, report)

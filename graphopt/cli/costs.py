@@ -73,6 +73,21 @@ def show_buckets(output: Output, target: Target, rows: Sequence[dict[str, Any]])
     output.facts(cost_facts(target, largest["cost"], largest["memory"]))
 
 
+def transfers(found: dict[str, Any] | None) -> str | None:
+    """The segments of a partitioned model and what moves between them in each run, in a line."""
+    if found is None:
+        return None
+
+    def moved(way: dict[str, Any]) -> str:
+        bytes_ = "as many bytes as the data says" if way["bytes"] is None else size(way["bytes"])
+        return f"{way['values']} values, {bytes_}"
+
+    return (
+        f"{found['xla_segments']} segments on XLA, {found['host_segments']} on the host; each run moves "
+        f"{moved(found['to_host'])}, to the host and {moved(found['to_device'])}, to the device"
+    )
+
+
 def _memory(memory: dict[str, Any], device: Device | None) -> str:
     peak = memory.get("peak", memory["hbm"])
     room = f" of {size(device.hbm_bytes)} ({peak / device.hbm_bytes:.1%})" if device else ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphopt.cli import options, values
+from graphopt.cli.costs import transfers
 from graphopt.cli.output import Output, duration, size
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "v5e,v5p,v6e,v7x"
 MOST_ADVICE = 6
+MOST_HOST = 10
 
 
 def plan(
@@ -89,6 +91,7 @@ def _show(output: Output, rows: list[Row]) -> None:
         output.line("not compiled", "bold")
         for message, where in _grouped(failed).items():
             output.line(f"  {', '.join(where)}: {message}")
+    _show_host(output, shown)
     advice = _advice(shown)
     if advice:
         output.line()
@@ -99,6 +102,24 @@ def _show(output: Output, rows: list[Row]) -> None:
         output.line()
         output.line("Times: cycles at the chip's clock, or bytes at its memory's speed, whichever is longer.")
         output.line("Items: first dimension of the first input, with a program on each core of a chip.")
+
+
+def _show_host(output: Output, rows: list[Row]) -> None:
+    """What of the model leaves the TPU, why, and what moves: once for each size that differs in it."""
+    told: set[str] = set()
+    for row in rows:
+        moved = transfers(row.transfers)
+        if not row.placement or moved is None or moved in told:
+            continue
+        told.add(moved)
+        output.table(
+            ["node", "op", "because"],
+            [(r["node"], r["op"], r["reason"]) for r in row.placement[:MOST_HOST]],
+            title=f"{_label(row)}: {len(row.placement)} nodes run on the host and are not in the figures",
+        )
+        if len(row.placement) > MOST_HOST:
+            output.line(f"and {len(row.placement) - MOST_HOST} more (--json lists all)")
+        output.line(moved)
 
 
 def _cells(row: Row, names: list[str]) -> list[object]:

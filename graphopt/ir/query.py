@@ -5,7 +5,7 @@ Shapes come from inference, constants only from initializers that a caller canno
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -153,7 +153,12 @@ def walk_graphs(graph: Graph) -> Iterator[Graph]:
 
 def captured_values(node: Node) -> list[Value]:
     """The outer values that the subgraphs of `node` use, in order of first use."""
-    inner_graphs = [g for sub in subgraphs(node) for g in walk_graphs(sub)]
+    return captured_by(subgraphs(node))
+
+
+def captured_by(graphs: Iterable[Graph]) -> list[Value]:
+    """The values of outer graphs that `graphs`, and those nested in them, use, in order of first use."""
+    inner_graphs = [g for graph in graphs for g in walk_graphs(graph)]
     inner: set[Graph] = set(inner_graphs)
     found: dict[Value, None] = {}
     for graph in inner_graphs:

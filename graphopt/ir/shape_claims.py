@@ -63,6 +63,21 @@ def settle(node: Node, context: ShapeInferenceContext) -> None:
         _settle_einsum(node, output, new_dim)
     elif is_op(node, "Split") and len(node.inputs) > 1:
         _settle_split(node, context)
+    elif is_op(node, "Unique"):
+        _settle_unique(node, output)
+
+
+def _settle_unique(node: Node, output: Value) -> None:
+    """Along an axis the other axes stay; the package claims a vector."""
+    axis, shape = attribute(node, "axis"), None if node.inputs[0] is None else node.inputs[0].shape
+    if axis is None or output.shape is None:
+        return
+    if shape is None:
+        output.shape = None
+    elif len(output.shape) != len(shape) and -len(shape) <= axis < len(shape):
+        dims = list(shape.dims)
+        dims[axis] = output.shape.dims[0]
+        output.shape = Shape(dims)
 
 
 def _settle_if(node: Node) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from graphopt.artifact import PADDED, SHAPE
 from graphopt.errors import GraphoptError, LoweringError, UnsupportedError
 from graphopt.runtime.devices import cuda_device_count
 from graphopt.runtime.feeds import FeedSpec, check_feeds
@@ -79,23 +80,32 @@ class Step:
     """One segment of a partitioned model.
 
     Attributes:
-        call: ``(weights, inputs) -> outputs`` by name; for the host ``inputs -> outputs``.
+        call: ``(weights, inputs) -> outputs`` by name; for the host ``inputs -> outputs``; for control flow
+            that the host drives ``(bodies, inputs) -> outputs``.
         inputs: the names of the values that it takes.
         weights: the names of the weights that it takes.
+        bodies: of control flow that the host drives, its branches or body.
     """
 
-    where: Literal["xla", "host"]
+    where: Literal["xla", "host", "driven"]
     call: Callable[..., dict[str, Any]]
     inputs: tuple[str, ...]
     weights: tuple[str, ...] = ()
+    bodies: tuple[Plan, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The steps of a model for one set of shapes, and what is known before any of them runs."""
+    """The steps of a model, or of a body, for one set of shapes.
+
+    Attributes:
+        known: values that are known before any step runs.
+        outputs: of a body the names of what it gives, in order.
+    """
 
     steps: tuple[Step, ...]
     known: Mapping[str, Any]
+    outputs: tuple[str, ...] = ()
 
 
 class XlaSession:
@@ -205,7 +215,7 @@ class XlaSession:
                 program = self._program_for(shapes, known)
                 fed = tuple(name for name in shapes if name in self._takes)
                 made = Plan((Step("xla", program, fed, tuple(self._weights or ())),), {})
-            plan = Plan(tuple(self._ready(step) for step in made.steps), made.known)
+            plan = self._ready_plan(made)
             with self._lock:
                 self._plans[key] = plan
                 if len(self._plans) > MAX_PROGRAMS:
@@ -222,26 +232,44 @@ class XlaSession:
         with self._lock:
             self._plans.pop(key, None)
 
+    def _ready_plan(self, plan: Plan) -> Plan:
+        return dataclasses.replace(plan, steps=tuple(self._ready(step) for step in plan.steps))
+
     def _ready(self, step: Step) -> Step:
         """The step as a function of its inputs alone: compiled, and with its weights."""
+        if step.where == "driven":
+            bodies = [functools.partial(_run_body, self._ready_plan(body)) for body in step.bodies]
+            return dataclasses.replace(step, call=functools.partial(step.call, bodies))
         if step.where == "host":
-            return dataclasses.replace(step, call=lambda given: step.call(_on_host(given)))
+            return dataclasses.replace(step, call=lambda given: step.call(on_host(given)))
         weights = {name: (self._weights or {})[name] for name in step.weights}
         return dataclasses.replace(step, call=functools.partial(jitted(step.call, self.platform), weights))
 
     def _execute(self, plan: Plan, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        values = {**plan.known, **feeds}
         with _settings(), jax.default_device(self._device):
             try:
-                for step in plan.steps:
-                    values.update(step.call({name: values[name] for name in step.inputs}))
-                return {name: _on_host(values[name]) for name in self.outputs}
+                values = _run_steps(plan, feeds)
+                return {name: on_host(values[name]) for name in self.outputs}
             except jax.errors.JaxRuntimeError as error:
                 raise UnsupportedError("GO604", f"XLA failed: {str(error).splitlines()[0][:400]}") from error
 
     def _device_weights(self) -> dict[str, Any]:
         with _settings(), jax.default_device(self._device):
             return {name: jax.device_put(array, self._device) for name, array in self._load_weights().items()}
+
+
+def _run_steps(plan: Plan, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every value of `plan`, whose steps are ready, by name."""
+    values = {**plan.known, **given}
+    for step in plan.steps:
+        values.update(step.call({name: values[name] for name in step.inputs}))
+    return values
+
+
+def _run_body(plan: Plan, given: Mapping[str, Any]) -> list[Any]:
+    """What the body gives, in order."""
+    values = _run_steps(plan, given)
+    return [values[name] for name in plan.outputs]
 
 
 def shape_of(feed: Any) -> Any:
@@ -257,12 +285,17 @@ def _key(feed: Any) -> Any:
     return ("sequence", *shape) if isinstance(shape, list) else shape
 
 
-def _on_host(result: Any) -> Any:
-    """Arrays as numpy; sequences and dicts item by item; an absent optional as None."""
+def on_host(result: Any) -> Any:
+    """Arrays as numpy; sequences and dicts item by item; an absent optional as None.
+
+    What the program padded is cut to its size.
+    """
+    if isinstance(result, dict) and result.keys() == {PADDED, SHAPE}:
+        return np.asarray(result[PADDED])[tuple(slice(int(size)) for size in np.asarray(result[SHAPE]))]
     if isinstance(result, dict):
-        return {name: _on_host(value) for name, value in result.items()}
+        return {name: on_host(value) for name, value in result.items()}
     if isinstance(result, (list, tuple)):
-        return [_on_host(item) for item in result]
+        return [on_host(item) for item in result]
     return None if result is None else result if isinstance(result, np.ndarray) else np.asarray(result)
 
 

@@ -85,12 +85,7 @@ class Work:
 
         Without a published clock, the larger of the two, or vector where there is neither.
         """
-        matrix, memory = self.matrix_seconds(device), self.memory_seconds(device)
-        if device.clock_hz is None:
-            return "vector" if not matrix and not memory else "MXU" if matrix > memory else "HBM"
-        if max(matrix, memory) < BOUND_SHARE * self.cycles / device.clock_hz or not (matrix or memory):
-            return "vector"
-        return "MXU" if matrix > memory else "HBM"
+        return bound_by(self.matrix_seconds(device), self.memory_seconds(device), self.cycles, device)
 
     def mfu(self, device: Device) -> float | None:
         """Operations against what the peak in bfloat16 would do in its time; None without a clock."""
@@ -108,6 +103,14 @@ class Work:
         if device.clock_hz is None:
             return None
         return max(self.cycles / device.clock_hz, self.memory_seconds(device))
+
+
+def bound_by(matrix_seconds: float, memory_seconds: float, cycles: int, device: Device) -> str:
+    """What bounds work of that many cycles, as :meth:`Work.bound` says it."""
+    largest = max(matrix_seconds, memory_seconds)
+    if not largest or (device.clock_hz is not None and largest < BOUND_SHARE * cycles / device.clock_hz):
+        return "vector"
+    return "MXU" if matrix_seconds > memory_seconds else "HBM"
 
 
 @dataclasses.dataclass(frozen=True)

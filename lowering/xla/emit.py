@@ -28,15 +28,12 @@ from graphopt.ir import AttributeType, Graph, Model, Node, TensorProtocol, Value
 from graphopt.ir.evaluate import EvaluationError, evaluate
 from graphopt.ir.query import captured_values
 from graphopt.lowering.registry import Lowering
-from graphopt.lowering.xla import functions
+from graphopt.lowering.xla import bounded, functions
 from graphopt.lowering.xla.dtypes import NOT_IN_XLA, numpy_dtype
 from graphopt.lowering.xla.ops import load_all
 
 INLINE_ELEMENTS = 32
 """Constants up to this size are written into the program; larger ones are arguments."""
-
-SHAPED_BY_DATA = frozenset({"Compress", "NonMaxSuppression", "NonZero", "Unique"})
-"""Operators whose results are as large as their operands' numbers say."""
 
 STATIC_BYTES = 1 << 16
 """Integer constants up to this size take part in compile-time evaluation."""
@@ -191,6 +188,7 @@ class Emitter:
         self.precision = precision
         self.registry = load_all()
         self.unrolled_nodes = 0
+        self.bounds: dict[str, int] = {}  # how often each node gave a result as large as the data says
         self._scopes = {node: scope or name for name, node in scope_names(model).items()}
 
     def run(self, graph: Graph, env: MutableMapping[Value, Operand]) -> None:
@@ -252,7 +250,9 @@ class Emitter:
         if (node.domain or "") == "" and node.op_type in ("Shape", "Size") and operands[0] is not None:
             if isinstance(operands[0], list):
                 return None
-            return [_shape_operator(node, tuple(operands[0].shape))]
+            data = operands[0]
+            dims = data.dims if isinstance(data, bounded.Bounded) else tuple(data.shape)
+            return [_shape_operator(node, dims)]
         if any(a.type in (AttributeType.GRAPH, AttributeType.GRAPHS) for a in node.attributes.values()):
             return None
         known: list[np.ndarray | None] = []
@@ -280,11 +280,26 @@ class Emitter:
         domain = node.domain or ""
         opset = self.model.opset_imports.get(domain, 1)
         lowering = self.registry.find(domain, node.op_type, opset)
+        results = bounded.emit_by_rule(Context(self, node, 0, env), lowering, operands)
+        if results is not None:
+            return results
         if lowering is None:
             body = functions.emit_body(self, node, operands, opset, self._scopes[node])
             if body is None:
                 raise LoweringError("GO201", "XLA has no lowering for this operator", where=describe(node))
             return body
+        return self.apply(node, lowering, operands, env)
+
+    def apply(
+        self,
+        node: Node,
+        lowering: Lowering,
+        operands: Sequence[Operand],
+        env: MutableMapping[Value, Operand],
+    ) -> Sequence[Operand]:
+        """The results of the operator's lowering."""
+        domain = node.domain or ""
+        opset = self.model.opset_imports.get(domain, 1)
         names = list(lowering.operands)
         if lowering.variadic:
             names += [names[-1]] * (len(operands) - len(names))
@@ -311,7 +326,7 @@ class Emitter:
         value = node.inputs[index]
         inputs = graph_inputs_behind(value, self.model.graph)
         source = ", ".join(repr(i) for i in sorted(inputs)) or "computed data"
-        if (node.domain or "") == "" and node.op_type in SHAPED_BY_DATA:
+        if (node.domain or "") == "" and node.op_type in bounded.SHAPED_BY_DATA:
             raise StaticOperandRequired(
                 f"the shape of its output depends on the numbers in input {index} {name!r}, which come from "
                 f"{source}; XLA has no such shapes",
@@ -329,16 +344,24 @@ class Emitter:
 
 
 def as_array(operand: Operand) -> Any:
-    """`operand` as a JAX array (lists stay lists of arrays, None stays None)."""
+    """`operand` as a JAX array (lists stay lists of arrays, None stays None).
+
+    Raises:
+        UnsupportedError: GO202, only the data says how large it is.
+    """
     if operand is None:
         return None
+    if isinstance(operand, bounded.Bounded):
+        raise UnsupportedError("GO202", "a value whose size only the data says is not taken here")
     if isinstance(operand, list):
         return [as_array(item) for item in operand]
     if isinstance(operand, Weight):
         return operand.array
     if isinstance(operand, np.ndarray) and operand.dtype == object:
         items = [
-            jnp.asarray(jax.numpy.asarray(x) if not isinstance(x, int) else x, np.int64)
+            x.number
+            if isinstance(x, bounded.Count)
+            else jnp.asarray(jax.numpy.asarray(x) if not isinstance(x, int) else x, np.int64)
             for x in operand.reshape(-1)
         ]
         return jnp.stack(items).reshape(operand.shape) if items else jnp.zeros(operand.shape, np.int64)
@@ -424,6 +447,8 @@ def _describe_operand(operand: Operand) -> str:
         return "none"
     if isinstance(operand, list):
         return f"sequence of {len(operand)}"
+    if isinstance(operand, bounded.Bounded):
+        return f"{operand.dtype}[{','.join(map(str, operand.dims))}]"
     return f"{operand.dtype}[{','.join(map(str, operand.shape))}]"
 
 

@@ -8,6 +8,7 @@ import re
 import jax
 from jax import export as jax_export
 
+from graphopt.artifact import PADDED
 from graphopt.errors import GraphoptError, UnsupportedError
 from graphopt.ir import Model
 from graphopt.lowering.xla.program import Program, build_program, settings, symbolic_shapes
@@ -24,12 +25,14 @@ class Exported:
         stablehlo: the module as MLIR text.
         hlo: the module as HLO text; None under symbolic dimensions, which HLO has no form for.
         symbolic: whether dimensions are free in it.
+        padded: the outputs that are as large as the data says: padded, and the shape that counts.
     """
 
     data: bytes
     stablehlo: str
     hlo: str | None
     symbolic: bool
+    padded: tuple[str, ...] = ()
 
 
 class NotPortable(UnsupportedError):
@@ -78,4 +81,6 @@ def export_program(program: Program) -> Exported:
             raise NotPortable(
                 "GO202", "jax.export cannot write a program with inputs or outputs of this type", found=error
             ) from error
-        return Exported(data, exported.mlir_module(), hlo, symbolic)
+        results = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+        padded = tuple(n for n, r in results.items() if isinstance(r, dict) and PADDED in r)
+        return Exported(data, exported.mlir_module(), hlo, symbolic, padded)

@@ -26,6 +26,7 @@ from graphopt.ir import (
     TensorProtocol,
     Value,
 )
+from graphopt.lowering.xla import bounded
 from graphopt.lowering.xla.dtypes import NOT_IN_XLA, numpy_dtype
 from graphopt.lowering.xla.emit import INLINE_ELEMENTS, Emitter, Operand, as_array
 
@@ -131,7 +132,7 @@ def build_program(
             if v.name in bound or v.name in inputs
         }
         emitter.run(model.graph, env)
-        return {v.name or "": as_array(emitter.lookup(v, env)) for v in model.graph.outputs}
+        return {v.name or "": result_of(emitter.lookup(v, env)) for v in model.graph.outputs}
 
     return Program(model, main, weights, inputs, bound)
 
@@ -162,8 +163,15 @@ def structs_of_weights(weights: Mapping[str, Value]) -> dict[str, jax.ShapeDtype
     }
 
 
+def result_of(operand: Operand) -> Any:
+    """What a program gives for `operand`: an array, or the two of a value as large as the data says."""
+    return bounded.outside(operand) if isinstance(operand, bounded.Bounded) else as_array(operand)
+
+
 def struct_of(operand: Any) -> Any:
     """Shape and type of an array or weight; of a sequence those of its items, of None None."""
+    if bounded.is_bounded(operand):
+        return bounded.struct_of(operand)
     if isinstance(operand, (list, tuple)):
         return [struct_of(item) for item in operand]
     return None if operand is None else jax.ShapeDtypeStruct(tuple(operand.shape), operand.dtype)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphopt.ir import Model
 from graphopt.lowering.xla import memory as memory_module
 from graphopt.lowering.xla.advice import Figures, PaddedSize, advice
-from graphopt.lowering.xla.cost import FIXED_CYCLES, CompiledCost, costs_of
+from graphopt.lowering.xla.cost import FIXED_CYCLES, CompiledCost, bound_by, costs_of
 from graphopt.lowering.xla.emit import SCOPE, scope_names
 from graphopt.lowering.xla.hlo import HBM, VMEM, Computations, Instruction, parse_module
 from graphopt.lowering.xla.work import VIEWS, Contraction, contraction, hbm_bytes
@@ -73,7 +73,7 @@ def compiled_report(
 
 
 def combined(
-    reports: Mapping[str, tuple[dict[str, Any], dict[str, Any]]],
+    reports: Mapping[str, tuple[dict[str, Any], dict[str, Any]]], target: Target
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The cost and the memory of programs that run one after another; ``segments`` holds those of each.
 
@@ -90,11 +90,13 @@ def combined(
         "nodes": sorted(rows, key=lambda row: (-row["cycles"], row["node"])),
         "source": costs[0]["source"],
         "precision": costs[0]["precision"],
-        "advice": [line for c in costs for line in c["advice"]],
+        "padding": _combined_padding(costs),
+        "advice": list(dict.fromkeys(line for c in costs for line in c["advice"])),
         "segments": dict(zip(reports, costs, strict=True)),
     }
-    if all("seconds" in c for c in costs):
-        cost["seconds"] = sum(c["seconds"] for c in costs)
+    chip = device_of(target)
+    if chip is not None:
+        cost |= _combined_rates(costs, total, chip.per_program())
     kinds = [
         k for k, v in memories[0].items() if isinstance(v, int) and k not in ("hbm", "peak", "peak_made")
     ]
@@ -105,6 +107,30 @@ def combined(
     )
     memory["segments"] = dict(zip(reports, memories, strict=True))
     return cost, memory
+
+
+def _combined_padding(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    rows = [row for c in costs for row in c["padding"]["tensors"]]
+    rows.sort(key=lambda row: (row["used_bytes"] - row["padded_bytes"], row["tensor"]))
+    sums = {key: sum(c["padding"][key] for c in costs) for key in ("used_bytes", "padded_bytes")}
+    return {**sums, "tensors": rows[:LISTED]}
+
+
+def _combined_rates(costs: Sequence[Mapping[str, Any]], cycles: int, device: Device) -> dict[str, Any]:
+    """Time, bound and utilisation of programs that run one after another."""
+    least = {unit: sum(c["least_seconds"][unit] for c in costs) for unit in ("MXU", "HBM")}
+    found: dict[str, Any] = {
+        "seconds": None,
+        "bound": bound_by(least["MXU"], least["HBM"], cycles, device),
+        "mfu": None,
+        "least_seconds": least,
+    }
+    if all(c["seconds"] is not None for c in costs):
+        seconds = sum(c["seconds"] for c in costs)
+        flops = sum(c["matrix_flops"] for c in costs)
+        found["seconds"] = seconds
+        found["mfu"] = round(flops / (seconds * device.flops["bf16"]), 6) if seconds else 0.0
+    return found
 
 
 _SUMMED = (

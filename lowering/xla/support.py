@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from graphopt.errors import LoweringError
-from graphopt.ir import DataType, Model, Node
+from graphopt.ir import DataType, Graph, Model, Node
 from graphopt.ir.operator_bodies import has_body
 from graphopt.ir.query import subgraphs
 from graphopt.lowering.registry import schema_version
@@ -38,11 +38,11 @@ def unsupported_nodes(model: Model) -> list[Unsupported]:
     return [row for rows in unsupported_by_node(model).values() for row in rows]
 
 
-def unsupported_by_node(model: Model) -> dict[Node, list[Unsupported]]:
-    """The same by the main graph's nodes: those that are, or hold, one that cannot be lowered."""
+def unsupported_by_node(model: Model, graph: Graph | None = None) -> dict[Node, list[Unsupported]]:
+    """The same by the nodes of `graph` (the main one): those that are, or hold, one that is unsupported."""
     registry = load_all()
     found: dict[Node, list[Unsupported]] = {}
-    for outer in model.graph:
+    for outer in model.graph if graph is None else graph:
         for node in (outer, *(n for sub in subgraphs(outer) for n in sub.all_nodes())):
             reason = _reason(node, model.opset_imports, registry)
             if reason is not None:

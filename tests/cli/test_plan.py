@@ -43,6 +43,62 @@ def test_rows_for_each_size_and_target(cli: Cli, relu_model: Path, planted: Path
     assert cli("cache", "clear").out.startswith("removed 0 entries")
 
 
+@pytest.fixture
+def cut_model(tmp_path: Path) -> Path:
+    """Strings are joined between a Relu that feeds them and a Neg that takes what is known of them."""
+    import onnx.parser
+
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 20]>
+        cut (float[N, 3] x, string[1] s) => (float[N, 3] y, string[N, 3] t, bool[1] z) {
+          r = Relu (x)  text = Cast <to = 8> (r)  t = StringConcat (text, s)  y = Exp (r)
+          same = Equal (s, s)  z = Not (same)
+        }"""
+    )
+    path = tmp_path / "cut.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_a_plan_of_a_model_with_host_segments(cli: Cli, cut_model: Path, planted: Path) -> None:
+    outcome = cli("plan", cut_model, "--targets", "v5e,v6e", "--dim", "N=4", "--json")
+    assert outcome.code == 0, outcome.err
+    for row in outcome.json["rows"]:
+        assert row["error"] is None
+        assert [away["op"] for away in row["placement"]] == ["Cast", "StringConcat", "Equal"]
+        assert all(away["reason"] for away in row["placement"])
+        assert row["transfers"]["to_host"] == {"values": 1, "bytes": 4 * 3 * 4}
+        assert row["hbm_peak_bytes"] == 3  # of one segment of the planted compiler
+    shown = cli("plan", cut_model, "--targets", "v5e,v6e", "--dim", "N=4")
+    assert "3 nodes run on the host and are not in the figures" in shown.out
+    assert "1 values, 48 B, to the host" in shown.out
+    compiled = cli("compile", cut_model, "--target", "tpu:v5e", "--dim", "N=4", "--no-save")
+    assert "1 values, 48 B, to the host" in compiled.out
+    checked = cli("check", cut_model, "--target", "tpu:v5e", "--dim", "N=4")
+    assert "1 values, 48 B, to the host" in checked.out
+
+
+def test_segments_add_up(cli: Cli, tmp_path: Path, planted: Path) -> None:
+    import onnx.parser
+
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 20]>
+        two (float[4, 3] x, float[3, 3] w) => (float[4, 3] y) {
+          a = MatMul (x, w)  text = Cast <to = 8> (a)  b = Cast <to = 1> (text)  y = MatMul (b, w)
+        }"""
+    )
+    path = tmp_path / "two.onnx"
+    onnx.save(model, path)
+    outcome = cli("plan", path, "--targets", "v5e", "--json")
+    assert outcome.code == 0, outcome.err
+    (row,) = outcome.json["rows"]
+    assert row["transfers"]["xla_segments"] == 2
+    assert planted.read_text() == "xx"
+    assert row["hbm_peak_bytes"] == 2 + 2 + 1 + 2 - 2  # arguments, results and code of both, scratch of one
+    assert row["mfu"] is not None and row["bound"] == "vector"
+    assert set(row["least_seconds"]) == {"MXU", "HBM"}
+
+
 def test_compilers_run_at_once(relu_model: Path, planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLANTED_SECONDS", "1")
     started = time.monotonic()

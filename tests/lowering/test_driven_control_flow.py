@@ -1,0 +1,233 @@
+"""Control flow that holds nodes of the host: the host drives it, and what XLA can express stays there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from checking import run_onnxruntime
+
+import graphopt
+from graphopt.errors import PolicyError
+from graphopt.executable import Executable
+from graphopt.ir.io import load
+from graphopt.lowering.xla import driven
+
+HEADER = '<ir_version: 10, opset_import: ["" : 20]>\n'
+X = np.arange(12, dtype=np.float32).reshape(3, 4) - 5
+
+
+def compiled(source: str, **options: Any) -> Executable:
+    return graphopt.compile(HEADER + source, target="xla-cpu", **options)
+
+
+def agrees(executable: Executable, source: str, feeds: dict[str, Any]) -> None:
+    expected = run_onnxruntime(load(HEADER + source), feeds)
+    found = executable.run(feeds)
+    assert list(found) == list(expected)
+    for name, reference in expected.items():
+        if reference.dtype == object:
+            assert found[name].tolist() == reference.tolist()
+        else:
+            assert found[name].dtype == reference.dtype
+            np.testing.assert_allclose(found[name], reference, rtol=1e-5, atol=1e-5)
+
+
+def host_ops(executable: Executable) -> list[str]:
+    return [row["op"] for row in executable.placement]
+
+
+@pytest.fixture
+def every_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loops are driven however little there is to do in a turn."""
+    monkeypatch.setattr(driven, "LOOP_FLOPS", 1)
+
+
+STRINGS_IN_A_BRANCH = """
+g (float[3,4] x, bool c, string[1] s) => (float[3,4] y, string[n] t) {
+  h = Relu (x)
+  y0, t = If (c) <
+    then_branch = g1 () => (float[3,4] a, string[n] ts) { a = Exp (h) ts = StringConcat (s, s) },
+    else_branch = g2 () => (float[3,4] b, string[n] es) { e1 = Sin (h) b = Add (e1, x) es = Identity (s) }
+  >
+  y = Tanh (y0)
+}
+"""
+
+
+def test_a_branch_is_cut_like_a_model() -> None:
+    executable = compiled(STRINGS_IN_A_BRANCH)
+    assert "StringConcat" in host_ops(executable)
+    assert not {"Exp", "Sin", "Add", "Tanh", "Relu"} & set(host_ops(executable))
+    reason = next(row["reason"] for row in executable.placement if row["op"] == "If")
+    assert "branches in segments" in reason
+    assert "no string tensors" in reason
+    transfers = executable.manifest["transfers"]
+    assert transfers["xla_segments"] == 4  # before the If, one in each branch, behind the If
+    words = np.array(["ab"], dtype=object)
+    for c in (True, False):
+        agrees(executable, STRINGS_IN_A_BRANCH, {"x": X, "c": np.array(c), "s": words})
+
+
+def test_strict_refuses_and_artifacts_keep_it(tmp_path: Any) -> None:
+    with pytest.raises(PolicyError, match="StringConcat"):
+        compiled(STRINGS_IN_A_BRANCH, strict=True)
+    executable = compiled(STRINGS_IN_A_BRANCH)
+    again = graphopt.load_artifact(executable.save(tmp_path / "artifact"))
+    assert again.placement == executable.placement
+    words = np.array(["ab"], dtype=object)
+    agrees(again, STRINGS_IN_A_BRANCH, {"x": X, "c": np.array(True), "s": words})
+
+
+def test_branches_of_different_shapes_are_two_programs() -> None:
+    source = """
+    g (float[3,4] x, float[1] f) => (float[a,b] y) {
+      zero = Constant <value_float = 0.0> ()
+      big = Greater (f, zero)
+      y = If (big) <
+        then_branch = g1 () => (float[3,4] t) { t = Exp (x) },
+        else_branch = g2 () => (float[4,3] e) { xt = Transpose <perm = [1, 0]> (x) e = Neg (xt) }
+      >
+    }
+    """
+    executable = compiled(source)
+    assert host_ops(executable) == ["If"]
+    assert executable.manifest["transfers"]["host_segments"] == 0
+    for f in (1.0, -1.0):
+        agrees(executable, source, {"x": X, "f": np.array([f], np.float32)})
+
+
+def test_nested_branches_captures_and_values_passed_through() -> None:
+    source = """
+    g (float[3,4] x, bool c, bool d, string[1] s) => (float[3,4] y, float[4] z, string[1] t) <float[4] w = {1,2,3,4}> {
+      h = Cos (x)
+      y, z, t = If (c) <
+        then_branch = g1 () => (float[3,4] a, float[4] aw, string[1] at) {
+          inner = Mul (h, w)
+          a, at = If (d) <
+            then_branch = g3 () => (float[3,4] p, string[1] pt) { p = Add (inner, x) pt = StringConcat (s, s) },
+            else_branch = g4 () => (float[3,4] q, string[1] qt) { q = Exp (inner) qt = Identity (s) }
+          >
+          aw = Identity (w)
+        },
+        else_branch = g2 () => (float[3,4] b, float[4] bw, string[1] bt) {
+          b = Identity (h) bw = Neg (w) bt = Identity (s)
+        }
+      >
+    }
+    """
+    executable = compiled(source, level=0)
+    assert not {"Mul", "Add", "Exp", "Neg"} & set(host_ops(executable))
+    words = np.array(["q"], dtype=object)
+    for c in (True, False):
+        for d in (True, False):
+            agrees(executable, source, {"x": X, "c": np.array(c), "d": np.array(d), "s": words})
+
+
+LOOP = """
+g (float[4,4] x, int64 trips, bool go, string[1] s) => (float[4,4] last, string[1] said, float[n,4,4] all) {
+  h = Relu (x)
+  last, said, all = Loop (trips, go, h, s) <body = b
+    (int64 i, bool c, float[4,4] v, string[1] w) => (bool more, float[4,4] v2, string[1] w2, float[4,4] out) {
+    p = MatMul (v, x)
+    v2 = Tanh (p)
+    w2 = StringConcat (w, s)
+    out = Add (v2, h)
+    total = ReduceSum <keepdims = 0> (v2)
+    edge = Constant <value_float = 100.0> ()
+    more = Less (total, edge)
+  }>
+}
+"""
+
+
+@pytest.mark.usefixtures("every_loop")
+@pytest.mark.parametrize(("trips", "go"), [(3, True), (1, True), (3, False), (0, True)])
+def test_a_loop_is_driven(trips: int, go: bool) -> None:
+    executable = compiled(LOOP)
+    assert sorted(set(host_ops(executable))) == ["Loop", "StringConcat"]
+    x = X.reshape(-1)[:12].repeat(2)[:16].reshape(4, 4)
+    feeds = {"x": x, "trips": np.array(trips), "go": np.array(go), "s": np.array(["a"], dtype=object)}
+    agrees(executable, LOOP, feeds)
+
+
+def test_a_loop_with_little_to_do_runs_on_the_host_as_a_whole() -> None:
+    executable = compiled(LOOP)
+    assert host_ops(executable) == ["Loop"]
+    assert executable.manifest["transfers"]["xla_segments"] == 1
+
+
+def test_a_loop_with_much_to_do_is_driven() -> None:
+    source = LOOP.replace("4,4", "256,256")
+    executable = compiled(source)
+    assert sorted(set(host_ops(executable))) == ["Loop", "StringConcat"]
+
+
+@pytest.mark.usefixtures("every_loop")
+def test_a_state_that_grows_stays_on_the_host_and_the_rest_does_not() -> None:
+    source = """
+    g (float[1,4] x, float[4,4] m, float[1] f) => (float[1,4] last, float[n,4] all) {
+      fi = Cast <to = 7> (f)
+      trips = Squeeze (fi)
+      last, all = Loop (trips, , x, x) <body = b (int64 i, bool c, float[1,4] v, float[k,4] seen) => (bool more, float[1,4] v2, float[k2,4] seen2) {
+        more = Identity (c)
+        p = MatMul (v, m)
+        v2 = Tanh (p)
+        seen2 = Concat <axis = 0> (seen, v2)
+      }>
+    }
+    """
+    executable = compiled(source)
+    assert sorted(set(host_ops(executable))) == ["Concat", "Loop"]
+    m = np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32)
+    for count in (0.0, 3.0):
+        agrees(executable, source, {"x": X[:1], "m": m, "f": np.array([count], np.float32)})
+
+
+@pytest.mark.usefixtures("every_loop")
+@pytest.mark.parametrize("turned", [0, 1])
+def test_a_scan_is_driven(turned: int) -> None:
+    source = f"""
+    g (float[4] x, float[4,3] rows, string[1] s) => (float[4] last, string[1] t, float[4,3] all) {{
+      last, t, all = Scan <num_scan_inputs = 1, scan_input_axes = [1], scan_output_axes = [1],
+        scan_input_directions = [{turned}], scan_output_directions = [{1 - turned}], body = b
+        (float[4] v, string[1] w, float[4] row) => (float[4] v2, string[1] w2, float[4] out) {{
+        p = Sin (row)
+        v2 = Add (v, p)
+        w2 = StringConcat (w, w)
+        out = Mul (v2, row)
+      }}> (x, s, rows)
+    }}
+    """
+    executable = compiled(source, level=0)  # passes would unroll it
+    assert sorted(set(host_ops(executable))) == ["Scan", "StringConcat"]
+    agrees(executable, source, {"x": X[0], "rows": X.T.copy(), "s": np.array(["a"], dtype=object)})
+
+
+@pytest.mark.usefixtures("every_loop")
+def test_what_a_body_computes_of_a_shape_that_only_the_host_knows_runs_there() -> None:
+    source = """
+    g (float[3,4] x, bool c) => (float[a] y) {
+      zero = Constant <value_float = 0.0> ()
+      big = Greater (x, zero)
+      where = NonZero (big)
+      rows = Transpose <perm = [1, 0]> (where)
+      picked0 = GatherND (x, rows)
+      picked = Compress (x, big1)
+      y = If (c) <
+        then_branch = g1 () => (float[a1] t) { t = Exp (picked) },
+        else_branch = g2 () => (float[a2] e) { minus = Constant <value_ints = [-1]> () s = Sin (x) e = Reshape (s, minus) }
+      >
+    }
+    """.replace(
+        "picked0 = GatherND (x, rows)\n      picked = Compress (x, big1)",
+        "two = Constant <value_ints = [-1, 1]> () some = Cast <to = 8> (x) one = Constant <value_strings = ['1']> () "
+        "is_one = Equal (some, one) flat = Constant <value_ints = [-1]> () is_one1 = Reshape (is_one, flat) "
+        "word = Reshape (some, flat) words = Compress (word, is_one1) picked = Cast <to = 1> (words)",
+    ).replace("'", '"')
+    executable = compiled(source)
+    assert "Sin" not in host_ops(executable)
+    assert "Exp" in host_ops(executable)
+    for c in (True, False):
+        agrees(executable, source, {"x": X, "c": np.array(c)})
