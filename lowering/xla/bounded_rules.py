@@ -469,7 +469,7 @@ def reduction(case: Case) -> list[Any]:
     kind, dtype = case.node.op_type, data.dtype
     if kind == "ReduceMean":
         return [_mean(case, data, axes)]
-    neutral = _NEUTRAL.get(kind)
+    neutral: float | None = _NEUTRAL.get(kind)
     if neutral is None:
         floating = jnp.issubdtype(dtype, jnp.floating)
         whole = jnp.issubdtype(dtype, jnp.integer) and kind != "ReduceLogSumExp"
