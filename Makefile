@@ -64,6 +64,10 @@ $(VENV)/.zoo-ready: $(VENV)/.ready
 test-zoo: $(VENV)/.zoo-ready
 	$(BIN)/python -m pytest tests/zoo -n $(JOBS) --dist worksteal
 
+# Every operator in every version and element type: docs/operator-types.md is made of it.
+test-types: setup
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/onnx_backend/test_type_sweep.py --every-type
+
 # Fast enough to run before every commit.
 check: setup lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not models and not tpu_compiler and not tensorrt_rtx and not xla_gpu and not zoo"

@@ -33,6 +33,7 @@ from graphopt.transform import Pass
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 RESULTS = ROOT / "tests" / "onnx_backend" / "results.json"
+TYPES = ROOT / "tests" / "onnx_backend" / "types.json"
 OPSET = 28  # the newest one that the pages speak of; an older onnx cannot write them
 REFRESH = "python docs/generate.py"
 NOTE = f"<!-- Written by docs/generate.py; to refresh it: {REFRESH} -->\n\n"
@@ -208,7 +209,8 @@ def operators_page() -> str:
         f"{count} of the {len(versions)} operators of the default ONNX domain, up to opset {OPSET}, have a "
         "lowering to XLA. The numbers are the opset versions that an operator's definition dates from. "
         "Models older than opset 18 are upgraded when they are read, so older definitions are not needed. "
-        "Operands that are *static* must be known when the model is compiled.\n\n"
+        "Operands that are *static* must be known when the model is compiled. Which element types were "
+        "tried in which version, and what came of it, is in [operator-types.md](operator-types.md).\n\n"
     )
     if figures["operators"]:
         text += (
@@ -223,6 +225,56 @@ def operators_page() -> str:
 def oldest_seen(versions: Iterable[int], canonical: int = 18) -> int:
     """The oldest version of an operator that a model in canonical form can have."""
     return max((v for v in versions if v <= canonical), default=0)
+
+
+SHORT = {"float": "f32", "double": "f64", "bfloat16": "bf16", "complex64": "c64", "complex128": "c128"}
+
+
+def short(dtype: str) -> str:
+    """The short name of an element type: ``f32``, ``i8``, ``u4``, ``f8e4m3fn``."""
+    if dtype in SHORT:
+        return SHORT[dtype]
+    for long, letter in (("float", "f"), ("uint", "u"), ("int", "i")):
+        if dtype.startswith(long):
+            return letter + dtype.removeprefix(long)
+    return dtype
+
+
+def types_page() -> str:
+    """What came of each operator's versions and element types."""
+    known = json.loads(TYPES.read_text(encoding="utf-8"))
+    found = known["operators"]
+    kinds = ("xla", "host", "unsupported", "unchecked")
+    counts: dict[str, int] = defaultdict(int)
+    rows = []
+    for op_type, versions in found.items():
+        for version, variables in sorted(versions.items(), key=lambda item: int(item[0])):
+            cells: dict[str, list[str]] = {kind: [] for kind in kinds}
+            for variable, by_kind in variables.items():
+                for kind, dtypes in by_kind.items():
+                    # What differs from the oracles for a reason that is written down still runs on XLA.
+                    shown = "xla" if kind == "differs" else kind
+                    counts[kind] += len(dtypes)
+                    types = " ".join(short(d) + ("\u00b9" if kind == "differs" else "") for d in dtypes)
+                    cells[shown].append(f"{variable}: {types}" if len(variables) > 1 else types)
+            rows.append((op_type, version, *("; ".join(cells[kind]) for kind in kinds)))
+    text = "# Element types of operators\n\n" + NOTE
+    text += (
+        "What came of each operator of the default domain in each version of its definition (from opset 7 "
+        "on) and each element type that its schema allows for each of its type variables, when it was "
+        "compiled for `xla-cpu`, run, and compared with ONNX Runtime without optimisations and with "
+        f"onnx.reference (onnx {known['onnx']}): {sum(counts.values()):,} models, made of the one-node cases "
+        f"of ONNX's backend suite. {counts['xla']:,} agree and run on XLA, {counts['host']:,} agree and run "
+        f"on the host, {counts['unsupported']:,} are refused, {counts['unchecked']:,} no oracle takes, and in "
+        f"{counts['differs']:,} (¹) XLA differs from every oracle that takes them, for the reasons in "
+        "tests/onnx_backend/type_differences.toml. An element type that is not listed was not tried: the "
+        "suite has no case that can be written so, or it holds strings.\n\n"
+        "Another type of one variable is tried with the types of the others as the case has them. "
+        "`f`, `bf`, `i`, `u` and `c` stand for floating point, bfloat, signed, unsigned and complex "
+        "numbers, the number for their bits.\n\n"
+    )
+    head = ("operator", "since", "on XLA", "on the host", "refused", "without an oracle")
+    return text + table(head, rows)
 
 
 # --- errors --------------------------------------------------------------------------------------
@@ -400,6 +452,7 @@ def support_table() -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "passes.md": passes_page,
     "operators.md": operators_page,
+    "operator-types.md": types_page,
     "errors.md": errors_page,
     "targets.md": targets_page,
     "images/bert-layer.svg": bert_layer_picture,

@@ -207,7 +207,8 @@ class Discovery:
             del self.host[node]
         for value, agreed in zip(node.outputs, _agreed(driven, node), strict=True):
             self.from_host.add(value)
-            struct = self._struct_of(value) or agreed
+            inferred = self._struct_of(value)
+            struct = agreed if inferred is None else inferred
             if struct is None:
                 self._opaque.add(value)
             else:

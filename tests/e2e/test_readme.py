@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphopt.lowering.xla.aot import tpu_compiler_installed
+from graphopt.lowering.tensorrt_rtx.build import installed as tensorrt_rtx_installed
+from graphopt.lowering.xla.aot import gpu_compiler_installed, tpu_compiler_installed
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,8 +46,30 @@ def test_there_are_commands() -> None:
     assert len(COMMANDS) >= 6
 
 
+GPU_TARGETS = {"tensorrt-rtx": tensorrt_rtx_installed, "xla-gpu": gpu_compiler_installed}
+
+
+def needs_gpu_compiler(command: str) -> str | None:
+    """The kind of target of a command whose compiler is a package of its own."""
+    return next((kind for kind in GPU_TARGETS if f"--target {kind}" in command), None)
+
+
 def test_commands(folder: Path) -> None:
-    for command in COMMANDS:
+    run_all([command for command in COMMANDS if needs_gpu_compiler(command) is None], folder)
+    assert np.load(folder / "out.npz")["logits"].shape == (8, 10)
+
+
+@pytest.mark.parametrize("kind", GPU_TARGETS)
+def test_commands_for_gpus(kind: str, folder: Path) -> None:
+    if not GPU_TARGETS[kind]():
+        pytest.skip(f"NOT TESTED: the compiler for {kind} is not installed: make gpu-compilers")
+    commands = [command for command in COMMANDS if needs_gpu_compiler(command) == kind]
+    assert commands
+    run_all(commands, folder)
+
+
+def run_all(commands: list[str], folder: Path) -> None:
+    for command in commands:
         words = shlex.split(command)[1:]
         done = subprocess.run(
             [sys.executable, "-m", "graphopt", *words],
@@ -56,7 +79,6 @@ def test_commands(folder: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, (command, done.stderr)
-    assert np.load(folder / "out.npz")["logits"].shape == (8, 10)
 
 
 def test_python_example(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -231,3 +231,14 @@ def test_what_a_body_computes_of_a_shape_that_only_the_host_knows_runs_there() -
     assert "Exp" in host_ops(executable)
     for c in (True, False):
         agrees(executable, source, {"x": X, "c": np.array(c)})
+
+
+def test_a_scalar_that_the_host_makes_goes_on_in_xla() -> None:
+    source = """g (float[3,4] x, string s) => (float[3,4] y) {
+      m = RegexFullMatch <pattern: string = "a+"> (s)
+      f = Cast <to: int = 1> (m)
+      y = Add (x, f)
+    }"""
+    executable = compiled(source)
+    assert host_ops(executable) == ["RegexFullMatch"]
+    agrees(executable, source, {"x": X, "s": np.array("aaa", dtype=object)})
