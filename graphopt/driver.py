@@ -306,21 +306,8 @@ def compile(
     if chosen.is_xla:
         planned = plan_buckets(result.model, sizes, buckets) if sizes else None
         executable = _lower_xla(result, chosen, planned, options, {**compiler, "jobs": jobs}, say)
-    elif chosen.kind == "tensorrt-rtx":
-        executable = lower_tensorrt_rtx(
-            result.model,
-            chosen,
-            result.report,
-            result.pipeline,
-            options,
-            profiles=profiles,
-            say=say,
-            compiler=compiler,
-        )
     else:
-        executable = lower_onnxruntime(
-            result.model, chosen, result.report, result.pipeline, options, strict=strict, profiles=profiles
-        )
+        executable = _lower_for_onnxruntime(result, chosen, profiles, options, compiler, say)
     executable.recall = result.recall
     executable.notes += [
         f"the pass {record.name} was rolled back, it changes results: {record.rolled_back}"
@@ -328,6 +315,24 @@ def compile(
         if record.rolled_back
     ]
     return executable
+
+
+def _lower_for_onnxruntime(
+    result: Result,
+    target: Target,
+    profiles: Mapping[str, tuple[int, int, int]],
+    options: Mapping[str, Any],
+    compiler: Mapping[str, Any],
+    say: Callable[[str, int, int], None] | None,
+) -> Executable:
+    """For one of ONNX Runtime's providers; TensorRT-RTX's gets its engine built here."""
+    model, report, text = result.model, result.report, result.pipeline
+    if target.kind == "tensorrt-rtx":
+        return lower_tensorrt_rtx(
+            model, target, report, text, options, profiles=profiles, say=say, compiler=compiler
+        )
+    strict = options["strict"]
+    return lower_onnxruntime(model, target, report, text, options, strict=strict, profiles=profiles)
 
 
 def _lower_xla(
