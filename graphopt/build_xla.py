@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphopt import artifact
 from graphopt.errors import GraphoptError, LoweringError, PolicyError
-from graphopt.executable import Executable, ReportDocument, versions
+from graphopt.executable import ON_CPU, Executable, ReportDocument, versions
 from graphopt.ir import Model, TensorType
 from graphopt.parallel import Tick, run_all
 from graphopt.target import Target
@@ -311,7 +311,7 @@ def _report_tpu(executable: Executable, compiled: Mapping[str, Compiled]) -> Non
     model, target, options = executable.model, executable.target, executable.manifest["options"]
     reports = {name: report.compiled_report(part, model, target, options) for name, part in compiled.items()}
     executable.cost, executable.memory = report.combined(reports, target)
-    executable.notes.append("there is no TPU here: it runs on XLA:CPU")
+    executable.notes.append(ON_CPU)
 
 
 def _report_gpu(executable: Executable, compiled: Mapping[str, Compiled]) -> None:

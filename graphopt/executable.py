@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from graphopt.runtime.buckets import Buckets
     from graphopt.verification import VerifyReport
 
+ON_CPU = "there is no TPU here: it runs on XLA:CPU"
+"""What is said of a program for TPUs where it is run."""
+
 PROBE_BYTES = 1 << 30
 """Larger models are not loaded once more just to see whether ONNX Runtime survives it."""
 
@@ -335,8 +338,8 @@ class Executable:
             },
             folder=root,
         )
-        if target.kind == "tpu":
-            executable.notes.append("there is no TPU here: it runs on XLA:CPU")
+        if target.kind == "tpu" and ON_CPU not in executable.notes:
+            executable.notes.append(ON_CPU)
         return executable
 
     def to_json(self, *, times: bool = True) -> dict[str, Any]:

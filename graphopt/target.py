@@ -121,7 +121,7 @@ class Target:
             raise UsageError(
                 "GO702",
                 f"unknown target {text!r}",
-                expected=f"one of {', '.join(near or KINDS)}",
+                expected=("" if len(near) == 1 else "one of ") + ", ".join(near or KINDS),
                 next_step="`graphopt targets` lists all of them.",
             )
         if kind == "tpu":
