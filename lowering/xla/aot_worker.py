@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 
+NO_CUDA = "./cuda_sdk_lib"
+"""What XLA takes for the folder of CUDA where nobody names one."""
+
+
 def main(folder: Path) -> None:
     """Compile the program in `folder` as its request says."""
     request = json.loads((folder / "request.json").read_text())
@@ -37,7 +41,10 @@ def main(folder: Path) -> None:
     # The compiler chooses how results lie in memory: fixed layouts may cost a copy of each.
     results = Format(Layout.AUTO, sharding)
     traced = jax.jit(exported.call, out_shardings=results).trace(*arguments, **keywords)
-    compiled = traced.lower(lowering_platforms=(request["platform"],)).compile()
+    # Where CUDA's packages lie would be written into a TPU's executable, which has no use for it.
+    options = {"xla_gpu_cuda_data_dir": NO_CUDA} if request["platform"] == "tpu" else None
+    lowered = traced.lower(lowering_platforms=(request["platform"],))
+    compiled = lowered.compile(compiler_options=options)
     (folder / "compiled.hlo.txt").write_text(compiled.as_text() or "")
     runtime = compiled.runtime_executable()
     (folder / "executable.bin").write_bytes(bytes(runtime.serialize()))

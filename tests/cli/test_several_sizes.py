@@ -30,7 +30,7 @@ def test_wrong_sizes(cli: Cli, relu_model: Path, size: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--target", "cuda", "--dim", "N=1,2"), "for tpu and xla-cpu"),
+        (("--target", "cuda", "--dim", "N=1,2"), "for XLA's targets"),
         (("--target", "tensorrt", "--dim", "N=1,2,3"), "min:opt:max"),
         (("--dim", "N=1:2:3"), "TensorRT profiles"),
         (("--dim", "M=1,2"), "no free dimension 'M'"),
