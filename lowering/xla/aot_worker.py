@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-
 NO_CUDA = "./cuda_sdk_lib"
 """What XLA takes for the folder of CUDA where nobody names one."""
 
