@@ -76,15 +76,23 @@ class Opened:
             assert time.monotonic() < end, f"{expression} does not come true"
             time.sleep(0.02)
 
+    def settle(self) -> None:
+        """Until what was last done is drawn: the page draws in the frame after."""
+        self.page.evaluate(
+            "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
+        )
+
     def press(self, *keys: str) -> None:
         for key in keys:
             self.page.keyboard.press(key)
+        self.settle()
 
     def click(self, item: dict[str, Any], times: int = 1) -> None:
         """Click the middle of what `drawn` gave."""
         self.page.mouse.click(
             item["x"] + item["width"] / 2, item["y"] + item["height"] / 2, click_count=times
         )
+        self.settle()
 
     def links(self, kind: str) -> list[str]:
         """Titles (full names) of the nodes in a list of the panel: origins or heirs."""

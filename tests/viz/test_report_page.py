@@ -112,6 +112,7 @@ def test_opens_shows_both_sides_and_steps_through_every_pass(chrome: Any, bert: 
         assert 5 <= len(labels) <= len(steps), "some passes run more than once"
         assert "original" in labels
         page.get_by_label("Only changes").uncheck()
+        report.settle()
         report.press("j")
         assert report.state()["step"] == 1, "without the filter no step is passed over"
         page.locator("input[type=range]").focus()
@@ -135,6 +136,7 @@ def test_a_fused_node_lights_up_what_it_came_from_and_back(chrome: Any, bert: Pa
     with opened(chrome, bert) as report:
         page = report.page
         page.get_by_role("tab", name="Changes").click()
+        report.settle()
         fused = page.locator(".section", has_text="Fused").locator(".node-link").first
         name = fused.get_attribute("title")
         fused.click()
@@ -164,6 +166,7 @@ def test_panes_move_and_select_together(chrome: Any, bert: Path) -> None:
         page.mouse.down()
         page.mouse.move(360, 460, steps=4)
         page.mouse.up()
+        report.settle()
         assert apart() == {gap}, "one pane was moved, the other went along"
         item = next(
             i
@@ -206,12 +209,14 @@ def test_search_finds_and_opens_what_it_finds(chrome: Any, bert: Path) -> None:
     with opened(chrome, bert) as report:
         report.press("c", "/")
         report.page.keyboard.type("op:softmax")
+        report.settle()
         assert report.state()["matches"] >= 1
         report.press("Enter")
         assert "Softmax" in report.page.locator(".node-op").inner_text()
         assert any(item["op"] == "Softmax" for side in ("before", "after") for item in report.drawn(side))
         report.press("Escape", "/")
         report.page.keyboard.type("no such thing")
+        report.settle()
         assert report.page.locator(".hits").inner_text().startswith("none")
 
 
@@ -239,19 +244,25 @@ def test_heat_maps_charts_and_tables(chrome: Any, bert: Path) -> None:
     with opened(chrome, bert) as report:
         page = report.page
         page.get_by_role("tab", name="Charts").click()
+        report.settle()
         assert page.locator(".bars tbody tr").count() > 5
         options = page.locator("#heat option").all_inner_texts()
         assert len(options) >= 3, options
         page.get_by_role("tab", name="Hot spots").click()
+        report.settle()
         report.page.locator("#heat-panel").select_option(index=1)
+        report.settle()
         assert page.locator(".legend .ramp-ticks").inner_text().strip()
         values = page.locator("table.top tbody tr").count()
         assert values > 3
         page.get_by_role("button", name="Operator", exact=True).click()
+        report.settle()
         ops = page.locator("table.top tbody tr td:nth-child(2)").all_inner_texts()
         assert ops == sorted(ops)
         page.get_by_role("tab", name="Outline").click()
+        report.settle()
         page.get_by_role("button", name="Table").click()
+        report.settle()
         assert page.locator(".scroll tbody tr").count() > 20
 
 
@@ -260,6 +271,7 @@ def test_exports_what_is_seen(chrome: Any, bert: Path, folder: Path) -> None:
         for form in ("svg", "png"):
             with report.page.expect_download() as caught:
                 report.page.locator("select.export").select_option(form)
+                report.settle()
             path = folder / caught.value.suggested_filename
             caught.value.save_as(path)
             assert path.suffix == f".{form}"
@@ -281,8 +293,10 @@ def test_no_serious_violation_of_accessibility(chrome: Any, bert: Path, folder: 
         found = []
         for tab in ("Details", "Outline", "Charts") if scheme == "light" else ():
             report.page.get_by_role("tab", name=tab).click()
+            report.settle()
             found += serious(report)
         report.page.get_by_role("tab", name="Hot spots").click()
+        report.settle()
         report.press("h")
         screenshot(report, folder, f"hot-{scheme}")
         found += serious(report)
@@ -330,8 +344,10 @@ def test_hostile_names_are_text(chrome: Any, folder: Path) -> None:
         page = report.page
         report.press("e", "f", "]", "]", "h", "2", "?", "Escape", "r")
         page.get_by_role("button", name="Table").click()
+        report.settle()
         for tab in ("Changes", "Charts", "Hot spots", "Details"):
             page.get_by_role("tab", name=tab).click()
+            report.settle()
         seen = {item["name"] for side in ("before", "after", "both") for item in report.drawn(side)}
         assert any("</script>" in name for name in seen)
         for node in (item for item in report.drawn("both") if item["kind"] == "node"):
@@ -342,6 +358,7 @@ def test_hostile_names_are_text(chrome: Any, folder: Path) -> None:
         assert "\u202e" not in page.locator("body").inner_text()
         with page.expect_download() as caught:
             page.locator("select.export").select_option("svg")
+            report.settle()
         assert re.fullmatch(r"[A-Za-z0-9._-]+\.svg", caught.value.suggested_filename)
         path = folder / "hostile.svg"
         caught.value.save_as(path)
@@ -362,6 +379,7 @@ def test_ten_thousand_nodes_open_folded_and_stay_fluid(chrome: Any, folder: Path
         assert sorted(times)[len(times) // 2] < 60, "milliseconds of a frame"
         report.press("/")
         report.page.keyboard.type("layer.777/Tanh")
+        report.settle()
         report.press("Enter")
         report.wait("graphopt.selected().includes('layer.777')")
         assert any("layer.777/Tanh" in item["name"] for item in report.drawn())
