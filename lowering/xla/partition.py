@@ -21,8 +21,10 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from graphopt.ir import DataType, GraphView, Model, Node, TensorType, Value
-from graphopt.ir.query import captured_values, is_op
+from graphopt.errors import LoweringError
+from graphopt.ir import DataType, Graph, GraphView, Model, Node, TensorType, Value
+from graphopt.ir.edit import add_initializer
+from graphopt.ir.query import captured_values, is_op, static_shape
 from graphopt.lowering.xla import bounded
 from graphopt.lowering.xla.discovery import (
     Discovery,
@@ -282,7 +284,35 @@ def host_model(cut: Partition, segment: Segment) -> Model:
         if value.type is None and struct is not None and not isinstance(struct, list):
             dtype = np.int64 if bounded.has_count(struct) else struct.dtype
             value.type = TensorType(DataType.from_numpy(np.dtype(dtype)))
+    _write_out_biases(graph)
     return Model(graph, ir_version=cut.model.ir_version or 10)
+
+
+BIAS, CACHE = 2, 4
+"""Inputs of com.microsoft Attention."""
+
+
+def _write_out_biases(graph: Graph) -> None:
+    """Give ONNX Runtime's own Attention with a cache the bias that is left out: zeros.
+
+    ONNX Runtime 1.31 ends the process on one with a cache and without a bias.
+    """
+    for node in graph.all_nodes():
+        if not is_op(node, "Attention", domain="com.microsoft") or len(node.inputs) <= CACHE:
+            continue
+        weights = node.inputs[1]
+        if node.inputs[CACHE] is None or node.inputs[BIAS] is not None or weights is None:
+            continue
+        shape = static_shape(weights)
+        if shape is None or weights.dtype is None:
+            raise LoweringError(
+                "GO201",
+                "ONNX Runtime cannot run Attention with a cache, no bias and weights of unknown shape",
+                where=f"{node.op_type} {node.name!r}",
+            )
+        zeros = np.zeros(shape[-1], weights.dtype.numpy())
+        name = f"{node.name}/no_bias"
+        node.replace_input_with(BIAS, add_initializer(graph, name, zeros))
 
 
 def _keep_islands(found: Discovery) -> None:

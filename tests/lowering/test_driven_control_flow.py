@@ -242,3 +242,31 @@ def test_a_scalar_that_the_host_makes_goes_on_in_xla() -> None:
     executable = compiled(source)
     assert host_ops(executable) == ["RegexFullMatch"]
     agrees(executable, source, {"x": X, "s": np.array("aaa", dtype=object)})
+
+
+CACHED_ATTENTION_IN_A_LOOP = """
+g (float[1,2,8] x, float[8,24] w, float[2,1,2,3,4] past, int64 n, string[1] s) => (float[1,2,8] y, string[1] t) {
+  go = Constant <value: tensor = bool {1}> ()
+  y, t = Loop (n, go, x, s) <body = b (int64 i, bool c, float[1,2,8] state, string[1] text)
+      => (bool on, float[1,2,8] next, string[1] more) {
+    on = Identity (c)
+    next, present = com.microsoft.Attention <num_heads: int = 2, unidirectional: int = 1> (state, w, BIAS, , past)
+    more = StringConcat (text, text)
+  }>
+}
+"""
+
+
+def test_attention_with_a_cache_and_no_bias_does_not_end_the_process() -> None:
+    header = '<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>\n'
+    rng = np.random.default_rng(0)
+    shapes = {"x": (1, 2, 8), "w": (8, 24), "past": (2, 1, 2, 3, 4)}
+    feeds: dict[str, Any] = {name: rng.random(shape, np.float32) for name, shape in shapes.items()}
+    feeds |= {"n": np.array(2, np.int64), "s": np.array(["a"], dtype=object)}
+    with_bias = CACHED_ATTENTION_IN_A_LOOP.replace("BIAS", "bias").replace(
+        "int64 n,", "int64 n, float[24] bias,"
+    )
+    expected = run_onnxruntime(load(header + with_bias), {**feeds, "bias": np.zeros(24, np.float32)})
+    executable = graphopt.compile(header + CACHED_ATTENTION_IN_A_LOOP.replace("BIAS", ""), target="xla-cpu")
+    assert host_ops(executable)
+    np.testing.assert_allclose(executable.run(feeds)["y"], expected["y"], rtol=1e-5, atol=1e-6)
