@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from graphopt.runtime.ort_child import ask
 
 TIMEOUT_S = 900.0
 TENSORRT = "TensorrtExecutionProvider"
@@ -62,26 +63,12 @@ def observe(
     model: bytes, plan: Mapping[str, Any], *, timeout_s: float = TIMEOUT_S
 ) -> tuple[dict[str, Any] | None, str | None]:
     """:func:`assignment` in a child process; (None, why) if that does not work out."""
-    with tempfile.TemporaryDirectory(prefix="graphopt-assignment-") as scratch:
-        folder = Path(scratch)
-        (folder / "model.onnx").write_bytes(model)
-        (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "graphopt.runtime.ort_assignment", str(folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=timeout_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return None, f"ONNX Runtime did not load the model in {timeout_s:.0f} s"
-        answer = folder / "answer.json"
-        if done.returncode != 0 or not answer.is_file():
-            return None, f"ONNX Runtime ended its process with {done.returncode} while it loaded the model"
-        found = json.loads(answer.read_text(encoding="utf-8"))
-        return (None, str(found["error"])) if "error" in found else (found, None)
+    status, found = ask("graphopt.runtime.ort_assignment", model, plan, timeout_s=timeout_s)
+    if status is None:
+        return None, f"ONNX Runtime did not load the model in {timeout_s:.0f} s"
+    if status != 0 or found is None:
+        return None, f"ONNX Runtime ended its process with {status} while it loaded the model"
+    return (None, str(found["error"])) if "error" in found else (found, None)
 
 
 def main(folder: Path) -> None:

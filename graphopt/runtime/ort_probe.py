@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from graphopt.runtime.ort_child import ask
 
 TIMEOUT_S = 300.0
 
@@ -26,27 +26,15 @@ def probe(model: bytes, plan: Mapping[str, Any], *, timeout_s: float = TIMEOUT_S
         None if that works or fails with an error (which running it will show), else how the child
         ended: ``crashed with SIGSEGV``, ``did not finish in 300 s``.
     """
-    with tempfile.TemporaryDirectory(prefix="graphopt-probe-") as scratch:
-        folder = Path(scratch)
-        (folder / "model.onnx").write_bytes(model)
-        (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "graphopt.runtime.ort_probe", str(folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=timeout_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return f"did not finish in {timeout_s:.0f} s"
-        if done.returncode >= 0:
-            return None
-        try:
-            return f"crashed with {signal.Signals(-done.returncode).name}"
-        except ValueError:
-            return f"crashed with signal {-done.returncode}"
+    status, _ = ask("graphopt.runtime.ort_probe", model, plan, timeout_s=timeout_s)
+    if status is None:
+        return f"did not finish in {timeout_s:.0f} s"
+    if status >= 0:
+        return None
+    try:
+        return f"crashed with {signal.Signals(-status).name}"
+    except ValueError:
+        return f"crashed with signal {-status}"
 
 
 def main(folder: Path) -> None:

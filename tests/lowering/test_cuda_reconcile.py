@@ -19,7 +19,7 @@ from graphopt.errors import PolicyError
 from graphopt.lowering.cuda.ort import lower_ort, placement_notes, settle
 from graphopt.lowering.cuda.placement import CPU, CUDA
 from graphopt.lowering.cuda.reconcile import left_on_cpu
-from graphopt.runtime import devices, ort_assignment
+from graphopt.runtime import devices, ort_assignment, ort_child
 from graphopt.runtime.devices import cuda_device_count
 from graphopt.target import Target
 
@@ -140,7 +140,7 @@ def test_a_child_that_fails_dies_or_hangs_leaves_the_prediction(monkeypatch: pyt
     killed = "import os; os.kill(os.getpid(), 9)"
     run = subprocess.run
     monkeypatch.setattr(
-        ort_assignment.subprocess, "run", lambda command, **how: run([sys.executable, "-c", killed], **how)
+        ort_child.subprocess, "run", lambda command, **how: run([sys.executable, "-c", killed], **how)
     )
     found, problem = ort_assignment.observe(b"no model", plan)
     assert found is None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from graphopt.runtime import ort_probe
+from graphopt.runtime import ort_child, ort_probe
 
 PLAN = {
     "schema": "graphopt.ort-plan/1",
@@ -32,7 +32,7 @@ def test_a_crash_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     script = tmp_path / "python"
     script.write_text(f"#!/bin/sh\nkill -{int(signal.SIGSEGV)} $$\n")
     os.chmod(script, 0o755)
-    monkeypatch.setattr(ort_probe.sys, "executable", str(script))
+    monkeypatch.setattr(ort_child.sys, "executable", str(script))
     assert ort_probe.probe(b"", PLAN) == "crashed with SIGSEGV"
 
 
@@ -40,5 +40,5 @@ def test_a_hang_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\nexec sleep 60\n")
     os.chmod(script, 0o755)
-    monkeypatch.setattr(ort_probe.sys, "executable", str(script))
+    monkeypatch.setattr(ort_child.sys, "executable", str(script))
     assert ort_probe.probe(b"", PLAN, timeout_s=0.5) == "did not finish in 0 s"
