@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from graphopt.analysis.padding import prove_padding
 from graphopt.build_xla import Say, begin, compile_ahead, trace
+from graphopt.dimensions import Dims, bind_sizes, require_static
 from graphopt.errors import GraphoptError, UsageError
 from graphopt.executable import Executable
 from graphopt.ir import Model
@@ -30,7 +31,6 @@ Mode = Literal["pad", "exact"]
 MODES = ("pad", "exact")
 RANGED = ("tensorrt", "tensorrt-rtx")
 """Targets whose optimisation profiles are ranges of sizes."""
-Dims = Mapping[str, "int | Sequence[int]"]
 
 
 class Sizes(NamedTuple):
@@ -116,7 +116,6 @@ def plan_buckets(model: Model, sizes: Mapping[str, Sequence[int]], mode: Mode) -
 def lower_buckets(
     model: Model,
     buckets: Buckets,
-    bind: Callable[[Model, Mapping[str, int]], Model],
     target: Target,
     report: Report,
     pipeline: str,
@@ -131,7 +130,6 @@ def lower_buckets(
     ``manifest["buckets"]["programs"]``.
 
     Args:
-        bind: gives a copy of a model with dimensions bound, and its shapes inferred again.
         compiler: as :func:`graphopt.build_xla.lower_xla` takes it, and ``jobs``: compilers at once.
     """
     whole = begin(model, target, report, pipeline, options)
@@ -141,7 +139,10 @@ def lower_buckets(
         if say is not None:
             say("trace the XLA programs", index, len(combinations))
         dims = {name: size for name, size in options["dims"].items() if isinstance(size, int)} | sizes
-        part = begin(bind(model, sizes), target, report, pipeline, {**options, "dims": dims})
+        bound = bind_sizes(model, sizes)
+        if target.is_ahead_of_time:
+            require_static(bound)
+        part = begin(bound, target, report, pipeline, {**options, "dims": dims})
         try:
             parts.append((part, trace(part)))
         except GraphoptError as error:

@@ -21,7 +21,7 @@ from graphopt.build_buckets import MODES, Mode, lower_buckets, plan_buckets, spl
 from graphopt.build_onnxruntime import lower_onnxruntime
 from graphopt.build_tensorrt_rtx import lower_tensorrt_rtx
 from graphopt.build_xla import lower_xla
-from graphopt.dimensions import Dims, bind_sizes, binding_passes, require_static
+from graphopt.dimensions import Dims, binding_passes, require_static
 from graphopt.errors import AccuracyError, FeedError, UsageError
 from graphopt.executable import Executable
 from graphopt.ir import Model
@@ -344,13 +344,11 @@ def _lower_xla(
     say: Callable[[str, int, int], None] | None,
 ) -> Executable:
     model, report, text = result.model, result.report, result.pipeline
-    if target.is_ahead_of_time:
-        require_static(model if buckets is None else bind_sizes(model, buckets.largest))
     if buckets is None:
+        if target.is_ahead_of_time:
+            require_static(model)
         return lower_xla(model, target, report, text, options, say=say, compiler=compiler)
-    return lower_buckets(
-        model, buckets, bind_sizes, target, report, text, options, say=say, compiler=compiler
-    )
+    return lower_buckets(model, buckets, target, report, text, options, say=say, compiler=compiler)
 
 
 def _require_compiler(target: Target) -> None:
