@@ -18,7 +18,7 @@ from graphopt.ir import DataType, Graph, Model, Node, SymbolicDim, TensorType, V
 from graphopt.ir.query import captured_by, captured_values
 from graphopt.lowering.xla import bounded
 from graphopt.lowering.xla.dtypes import numpy_dtype
-from graphopt.lowering.xla.emit import Emitter, Operand, StaticOperandRequired
+from graphopt.lowering.xla.emit import Emitter, Operand, StaticOperandRequired, node_scopes
 from graphopt.lowering.xla.program import (
     Structs,
     argument_weights,
@@ -135,6 +135,7 @@ class Discovery:
         self.region = region
         self.precision = precision
         self.weights: dict[str, Value] = argument_weights(model) if outer is None else outer.weights
+        self.scopes: dict[Node, str] = node_scopes(model) if outer is None else outer.scopes
         self.host: dict[Node, str] = structural_host_nodes(model, region.graph)
         self.driven: dict[Node, Driven] = {}
         self.known: dict[Value, np.ndarray] = dict(known)
@@ -159,7 +160,7 @@ class Discovery:
             jax.eval_shape(self._trace, structs_of_weights(self.weights), inputs)
 
     def _trace(self, weights: dict[str, Any], inputs: Sequence[Any]) -> None:
-        emitter = Emitter(self.model, weights, precision=lax_precision_of(self.precision))
+        emitter = Emitter(self.model, weights, precision=lax_precision_of(self.precision), scopes=self.scopes)
         env: dict[Value, Operand] = dict(self.known)
         for (value, struct), given in zip(self._inputs.items(), inputs, strict=True):
             env[value] = bounded.inside(struct, given)

@@ -88,6 +88,11 @@ def scope_names(model: Model) -> dict[str, Node]:
     return {scope_name(index, node): node for index, node in enumerate(model.graph.all_nodes())}
 
 
+def node_scopes(model: Model) -> dict[Node, str]:
+    """:func:`scope_names` by node."""
+    return {node: name for name, node in scope_names(model).items()}
+
+
 def scope_name(index: int, node: Node) -> str:
     """The named scope of the node at `index` of the model's walk: ``go12_Conv``."""
     return f"go{index}_{re.sub(r'[^A-Za-z0-9]', '', node.op_type)}"
@@ -173,6 +178,7 @@ class Emitter:
         weights: the traced arguments by initializer name.
         precision: matmul precision.
         scope: that of all nodes, instead of one for each.
+        scopes: of each node; of the whole model by default, which is walked for them.
     """
 
     def __init__(
@@ -182,6 +188,7 @@ class Emitter:
         *,
         precision: jax.lax.Precision | None = None,
         scope: str | None = None,
+        scopes: Mapping[Node, str] | None = None,
     ) -> None:
         self.model = model
         self.weights = weights
@@ -189,7 +196,9 @@ class Emitter:
         self.registry = load_all()
         self.unrolled_nodes = 0
         self.bounds: dict[str, int] = {}  # how often each node gave a result as large as the data says
-        self._scopes = {node: scope or name for name, node in scope_names(model).items()}
+        if scopes is None:
+            scopes = {node: scope or name for node, name in node_scopes(model).items()}
+        self.scopes = scopes
 
     def run(self, graph: Graph, env: MutableMapping[Value, Operand]) -> None:
         """Emit every node of `graph`; `env` maps values to operands and is filled in place."""
@@ -216,7 +225,7 @@ class Emitter:
         try:
             results = self._static_results(node, operands)
             if results is None:
-                with jax.named_scope(self._scopes[node]):
+                with jax.named_scope(self.scopes[node]):
                     results = self._lower(node, operands, env)
         except GraphoptError:
             raise
@@ -284,7 +293,7 @@ class Emitter:
         if results is not None:
             return results
         if lowering is None:
-            body = functions.emit_body(self, node, operands, opset, self._scopes[node])
+            body = functions.emit_body(self, node, operands, opset, self.scopes[node])
             if body is None:
                 raise LoweringError("GO201", "XLA has no lowering for this operator", where=describe(node))
             return body

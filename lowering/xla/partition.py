@@ -96,6 +96,7 @@ class Partition:
         known: values that follow from the shapes (and values) that the partition was made for.
         structs: shapes and types of the values that XLA computes or is fed.
         weights: the initializers that are arguments of XLA segments.
+        scopes: the scope of each node of the model.
     """
 
     model: Model
@@ -105,6 +106,7 @@ class Partition:
     known: Mapping[Value, np.ndarray]
     structs: Mapping[Value, Any]
     weights: Mapping[str, Value]
+    scopes: Mapping[Node, str]
 
     def programs(self) -> Iterator[tuple[Partition, Segment]]:
         """Every segment of XLA with the partition that holds it, those of bodies in their node's place."""
@@ -243,7 +245,14 @@ def _cut(found: Discovery) -> Partition:
     segments = _segments(found)
     rows = host_rows(found.region, found.host, found.driven)
     return Partition(
-        found.model, segments, found.region.outputs, rows, found.known, found.structs, found.weights
+        found.model,
+        segments,
+        found.region.outputs,
+        rows,
+        found.known,
+        found.structs,
+        found.weights,
+        found.scopes,
     )
 
 
@@ -254,7 +263,7 @@ def segment_program(cut: Partition, segment: Segment, *, precision: str | None =
     lax_precision = lax_precision_of(precision)
 
     def main(weights: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
-        emitter = Emitter(cut.model, weights, precision=lax_precision)
+        emitter = Emitter(cut.model, weights, precision=lax_precision, scopes=cut.scopes)
         env: dict[Value, Operand] = dict(cut.known)
         env.update((v, bounded.inside(cut.structs[v], inputs[v.name or ""])) for v in segment.inputs)
         for node in segment.nodes:
