@@ -35,6 +35,7 @@ class Row:
         batch: items that one run takes: the first input's first dimension.
         placement: the nodes that run on the host, and why; `cost` and `memory` are of the rest.
         transfers: segments, and what moves between them in each run; None where all is on the TPU.
+        notes: what else is to be known of the figures.
     """
 
     target: Target
@@ -45,6 +46,7 @@ class Row:
     batch: int | None = None
     placement: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     transfers: dict[str, Any] | None = None
+    notes: list[str] = dataclasses.field(default_factory=list)
     cached: bool = False
     seconds: float = 0.0
 
@@ -86,6 +88,7 @@ class Row:
             "advice": cost.get("advice", []),
             "placement": self.placement,
             "transfers": self.transfers,
+            "notes": self.notes,
             "error": self.error,
             "cached": self.cached,
             "compiler_seconds": round(self.seconds, 3),
@@ -102,6 +105,7 @@ class _Traced:
     about: dict[str, str] = dataclasses.field(default_factory=dict)
     placement: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     transfers: dict[str, Any] | None = None
+    notes: list[str] = dataclasses.field(default_factory=list)
     error: GraphoptError | None = None
 
 
@@ -195,6 +199,7 @@ def _trace(source: Any, target: Target, dims: dict[str, int], options: Mapping[s
         about,
         traced.placement,
         traced.manifest.get("transfers"),
+        traced.notes,
     )
 
 
@@ -242,6 +247,7 @@ def _row(one: _Traced, target: Target, precision: str | None, settings: Mapping[
         batch=_batch(one.model),
         placement=one.placement,
         transfers=one.transfers,
+        notes=one.notes,
         cached=all(part.cached for part in parts.values()),
         seconds=sum(part.seconds for part in parts.values()),
     )

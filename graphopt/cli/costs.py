@@ -80,7 +80,7 @@ def transfers(found: dict[str, Any] | None) -> str | None:
 
     def moved(way: dict[str, Any]) -> str:
         bytes_ = "as many bytes as the data says" if way["bytes"] is None else size(way["bytes"])
-        return f"{way['values']} values, {bytes_}"
+        return f"{way['values']} {'value' if way['values'] == 1 else 'values'}, {bytes_}"
 
     return (
         f"{found['xla_segments']} segments on XLA, {found['host_segments']} on the host; each run moves "

@@ -92,6 +92,7 @@ def _show(output: Output, rows: list[Row]) -> None:
         for message, where in _grouped(failed).items():
             output.line(f"  {', '.join(where)}: {message}")
     _show_host(output, shown)
+    output.notes(list(dict.fromkeys(note for row in shown for note in row.notes)))
     advice = _advice(shown)
     if advice:
         output.line()

@@ -7,28 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from checking import run_onnxruntime
+from segments import HEADER, agrees, compiled
 
 import graphopt
-from graphopt.executable import Executable
 from graphopt.ir.io import load
 from graphopt.lowering.xla import bounded
 
-HEADER = '<ir_version: 10, opset_import: ["" : 20]>\n'
 FILLS = [0.0, 0.3, 1.0]
-
-
-def compiled(source: str, **options: Any) -> Executable:
-    return graphopt.compile(HEADER + source, target="xla-cpu", **options)
-
-
-def agrees(executable: Executable, source: str, feeds: dict[str, Any]) -> None:
-    expected = run_onnxruntime(load(HEADER + source), feeds)
-    found = executable.run(feeds)
-    assert list(found) == list(expected)
-    for name, reference in expected.items():
-        assert found[name].dtype == reference.dtype, name
-        assert found[name].shape == reference.shape, name
-        np.testing.assert_allclose(found[name], reference, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def numbers(shape: tuple[int, ...], fill: float, seed: int = 0) -> np.ndarray:

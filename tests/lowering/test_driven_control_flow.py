@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checking import run_onnxruntime
+from segments import agrees, compiled
 
 import graphopt
 from graphopt.errors import PolicyError
@@ -14,24 +15,7 @@ from graphopt.executable import Executable
 from graphopt.ir.io import load
 from graphopt.lowering.xla import driven
 
-HEADER = '<ir_version: 10, opset_import: ["" : 20]>\n'
 X = np.arange(12, dtype=np.float32).reshape(3, 4) - 5
-
-
-def compiled(source: str, **options: Any) -> Executable:
-    return graphopt.compile(HEADER + source, target="xla-cpu", **options)
-
-
-def agrees(executable: Executable, source: str, feeds: dict[str, Any]) -> None:
-    expected = run_onnxruntime(load(HEADER + source), feeds)
-    found = executable.run(feeds)
-    assert list(found) == list(expected)
-    for name, reference in expected.items():
-        if reference.dtype == object:
-            assert found[name].tolist() == reference.tolist()
-        else:
-            assert found[name].dtype == reference.dtype
-            np.testing.assert_allclose(found[name], reference, rtol=1e-5, atol=1e-5)
 
 
 def host_ops(executable: Executable) -> list[str]:
@@ -67,7 +51,7 @@ def test_a_branch_is_cut_like_a_model() -> None:
     assert transfers["xla_segments"] == 4  # before the If, one in each branch, behind the If
     words = np.array(["ab"], dtype=object)
     for c in (True, False):
-        agrees(executable, STRINGS_IN_A_BRANCH, {"x": X, "c": np.array(c), "s": words})
+        agrees(executable, STRINGS_IN_A_BRANCH, {"x": X, "c": np.array(c), "s": words}, atol=1e-5)
 
 
 def test_strict_refuses_and_artifacts_keep_it(tmp_path: Any) -> None:
@@ -77,7 +61,7 @@ def test_strict_refuses_and_artifacts_keep_it(tmp_path: Any) -> None:
     again = graphopt.load_artifact(executable.save(tmp_path / "artifact"))
     assert again.placement == executable.placement
     words = np.array(["ab"], dtype=object)
-    agrees(again, STRINGS_IN_A_BRANCH, {"x": X, "c": np.array(True), "s": words})
+    agrees(again, STRINGS_IN_A_BRANCH, {"x": X, "c": np.array(True), "s": words}, atol=1e-5)
 
 
 def test_branches_of_different_shapes_are_two_programs() -> None:
@@ -95,7 +79,7 @@ def test_branches_of_different_shapes_are_two_programs() -> None:
     assert host_ops(executable) == ["If"]
     assert executable.manifest["transfers"]["host_segments"] == 0
     for f in (1.0, -1.0):
-        agrees(executable, source, {"x": X, "f": np.array([f], np.float32)})
+        agrees(executable, source, {"x": X, "f": np.array([f], np.float32)}, atol=1e-5)
 
 
 def test_nested_branches_captures_and_values_passed_through() -> None:
@@ -122,7 +106,7 @@ def test_nested_branches_captures_and_values_passed_through() -> None:
     words = np.array(["q"], dtype=object)
     for c in (True, False):
         for d in (True, False):
-            agrees(executable, source, {"x": X, "c": np.array(c), "d": np.array(d), "s": words})
+            agrees(executable, source, {"x": X, "c": np.array(c), "d": np.array(d), "s": words}, atol=1e-5)
 
 
 LOOP = """
@@ -149,7 +133,7 @@ def test_a_loop_is_driven(trips: int, go: bool) -> None:
     assert sorted(set(host_ops(executable))) == ["Loop", "StringConcat"]
     x = X.reshape(-1)[:12].repeat(2)[:16].reshape(4, 4)
     feeds = {"x": x, "trips": np.array(trips), "go": np.array(go), "s": np.array(["a"], dtype=object)}
-    agrees(executable, LOOP, feeds)
+    agrees(executable, LOOP, feeds, atol=1e-5)
 
 
 def test_a_loop_with_little_to_do_runs_on_the_host_as_a_whole() -> None:
@@ -182,7 +166,7 @@ def test_a_state_that_grows_stays_on_the_host_and_the_rest_does_not() -> None:
     assert sorted(set(host_ops(executable))) == ["Concat", "Loop"]
     m = np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32)
     for count in (0.0, 3.0):
-        agrees(executable, source, {"x": X[:1], "m": m, "f": np.array([count], np.float32)})
+        agrees(executable, source, {"x": X[:1], "m": m, "f": np.array([count], np.float32)}, atol=1e-5)
 
 
 @pytest.mark.usefixtures("every_loop")
@@ -202,7 +186,7 @@ def test_a_scan_is_driven(turned: int) -> None:
     """
     executable = compiled(source, level=0)  # passes would unroll it
     assert sorted(set(host_ops(executable))) == ["Scan", "StringConcat"]
-    agrees(executable, source, {"x": X[0], "rows": X.T.copy(), "s": np.array(["a"], dtype=object)})
+    agrees(executable, source, {"x": X[0], "rows": X.T.copy(), "s": np.array(["a"], dtype=object)}, atol=1e-5)
 
 
 @pytest.mark.usefixtures("every_loop")
@@ -230,7 +214,7 @@ def test_what_a_body_computes_of_a_shape_that_only_the_host_knows_runs_there() -
     assert "Sin" not in host_ops(executable)
     assert "Exp" in host_ops(executable)
     for c in (True, False):
-        agrees(executable, source, {"x": X, "c": np.array(c)})
+        agrees(executable, source, {"x": X, "c": np.array(c)}, atol=1e-5)
 
 
 def test_a_scalar_that_the_host_makes_goes_on_in_xla() -> None:
@@ -241,7 +225,7 @@ def test_a_scalar_that_the_host_makes_goes_on_in_xla() -> None:
     }"""
     executable = compiled(source)
     assert host_ops(executable) == ["RegexFullMatch"]
-    agrees(executable, source, {"x": X, "s": np.array("aaa", dtype=object)})
+    agrees(executable, source, {"x": X, "s": np.array("aaa", dtype=object)}, atol=1e-5)
 
 
 CACHED_ATTENTION_IN_A_LOOP = """

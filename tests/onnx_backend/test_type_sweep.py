@@ -1,7 +1,7 @@
 """Each operator on XLA in each version and element type that its schema allows, against both oracles.
 
 `make test` tries one type for each version; with ``--every-type`` (`make test-types`) all are
-tried. ``--update-results`` writes `types.json`, of which docs/operators.md shows the table.
+tried. ``--update-results`` writes `types.json`, of which docs/operator-types.md is made.
 """
 
 from __future__ import annotations
