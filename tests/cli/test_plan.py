@@ -71,11 +71,11 @@ def test_a_plan_of_a_model_with_host_segments(cli: Cli, cut_model: Path, planted
         assert row["hbm_peak_bytes"] == 3  # of one segment of the planted compiler
     shown = cli("plan", cut_model, "--targets", "v5e,v6e", "--dim", "N=4")
     assert "3 nodes run on the host and are not in the figures" in shown.out
-    assert "1 values, 48 B, to the host" in shown.out
+    assert "1 value, 48 B, to the host" in shown.out
     compiled = cli("compile", cut_model, "--target", "tpu:v5e", "--dim", "N=4", "--no-save")
-    assert "1 values, 48 B, to the host" in compiled.out
+    assert "1 value, 48 B, to the host" in compiled.out
     checked = cli("check", cut_model, "--target", "tpu:v5e", "--dim", "N=4")
-    assert "1 values, 48 B, to the host" in checked.out
+    assert "1 value, 48 B, to the host" in checked.out
 
 
 def test_segments_add_up(cli: Cli, tmp_path: Path, planted: Path) -> None:
